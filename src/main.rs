@@ -1,0 +1,2 @@
+//! Twintree.
+fn main() {}
