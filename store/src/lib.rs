@@ -1,1 +1,29 @@
-//! The tree as an object store.
+//! The tree as an object store: the only room that opens anything on disk.
+//!
+//! Synchronous; it knows neither HTTP nor FUSE nor any runtime. Names become [`BucketName`] and
+//! [`ObjectKey`] where they enter, and nothing downstream checks them again. Every system call
+//! that resolves a name goes through `root.rs`; every publish goes through `write.rs`.
+
+pub mod bucket;
+pub mod checksum;
+pub mod error;
+pub mod etag;
+pub mod list;
+pub mod meta;
+pub mod multipart;
+pub mod name;
+pub mod object;
+pub mod record;
+pub mod time;
+pub mod write;
+
+pub use bucket::{Bucket, BucketInfo, BucketSettings, Store, StoreOptions};
+pub use checksum::{Algorithm, Checksum, ChecksumType, Digester, Digests, ObjectChecksum};
+pub use error::{Result, StoreError};
+pub use etag::{ETag, ETagList};
+pub use list::{ListEntry, ListPage, ListQuery};
+pub use meta::Meta;
+pub use name::{BucketName, ObjectKey};
+pub use object::{Access, Object, ObjectInfo, PartInfo};
+pub use time::Timestamp;
+pub use write::{CopyRequest, Durability, KeyPolicy, Published, Put, Stage, WriteConditions};

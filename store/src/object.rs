@@ -1,0 +1,93 @@
+//! An object as it is read: one descriptor, and what is known of it from that descriptor alone.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use crate::{ETag, ETagList, Meta, ObjectChecksum, Timestamp};
+
+/// May a call wait for the disk?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// No: [`crate::StoreError::WouldBlock`] where an answer is not in the kernel's caches.
+    Cached,
+    /// Yes.
+    Blocking,
+}
+
+/// One part of a multipart object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartInfo {
+    /// The part's number as uploaded.
+    pub number: u16,
+    /// Bytes.
+    pub size: u64,
+    /// Its checksum, when one was kept.
+    pub checksum: Option<crate::Checksum>,
+}
+
+/// What is known of an object.
+#[derive(Clone, Debug)]
+pub struct ObjectInfo {
+    /// Bytes.
+    pub size: u64,
+    /// The file's mtime.
+    pub modified: Timestamp,
+    /// The recorded entity tag where the stamp is valid, else the derived one.
+    pub etag: ETag,
+    /// First half of the derived ETag that sealing replaced; conditions go on accepting it.
+    pub(crate) replaced: Option<u64>,
+    /// A valid record's checksum: the client's algorithm, else CRC64NVME. `None` without a valid record.
+    pub checksum: Option<ObjectChecksum>,
+    /// Parts of a multipart object, in order, with a valid record; else empty.
+    pub parts: Vec<PartInfo>,
+    /// How many parts the multipart object has; `None` where it is no multipart object.
+    pub part_count: Option<u16>,
+    /// Headers, user metadata, tags. Content-Type is already resolved: recorded, else from the key's
+    /// extension for files nobody PUT, else `None` (`binary/octet-stream`).
+    pub meta: Meta,
+    /// The upload that made it, by id.
+    pub upload_id: Option<String>,
+}
+
+impl ObjectInfo {
+    /// Does `tag` (without quotes) name this object, by its ETag or by the derived one it replaced?
+    pub fn is_tagged(&self, tag: &str) -> bool {
+        if self.etag.to_string() == tag {
+            return true;
+        }
+        self.replaced.is_some_and(|h1| tag.len() == 34 && tag.ends_with("-1") && tag.starts_with(&format!("{h1:016x}")))
+    }
+
+    /// Is it in the list?
+    pub fn matches(&self, list: &ETagList) -> bool {
+        match list {
+            ETagList::Any => true,
+            ETagList::Tags(tags) => tags.iter().any(|tag| self.is_tagged(tag)),
+        }
+    }
+}
+
+/// An open object.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// What is known of it, all from the one descriptor.
+    pub info: ObjectInfo,
+    /// Its bytes; `None` for an empty object without a file (`dir/`).
+    pub file: Option<Arc<File>>,
+    /// The mtime and size to compare with while the body is sent: see [`Object::unchanged`].
+    pub(crate) stamp: (u64, Timestamp),
+    /// Is the file on a filesystem of another machine, where no call is known not to wait?
+    pub remote: bool,
+}
+
+impl Object {
+    /// Has the open file still the size and mtime that [`Object::info`] was made from?
+    ///
+    /// # Errors
+    /// What fstat says.
+    pub fn unchanged(&self) -> std::io::Result<bool> {
+        let Some(file) = &self.file else { return Ok(true) };
+        let stat = rustix::fs::fstat(file)?;
+        Ok((stat.st_size as u64, Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as i64)) == self.stamp)
+    }
+}
