@@ -1,1 +1,5 @@
 //! The S3 face.
+
+pub mod date;
+pub mod error;
+pub mod xml;

@@ -1,0 +1,331 @@
+//! The writer of every document that we send: one `Vec<u8>`, clean runs copied whole.
+
+use crate::date;
+
+/// The namespace of S3's success documents.
+pub const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
+
+const DECLARATION: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
+
+/// Control characters that XML 1.0 cannot carry are shown as this plane's characters plus the byte (FORMATS,
+/// *Names that are not UTF-8*); GET accepts both forms.
+const ESCAPE_BASE: u32 = 0x10_FE00;
+
+const HEX_LOWER: &[u8; 16] = b"0123456789abcdef";
+
+/// Writes one document. Elements nest by [`Writer::open`] and [`Writer::close`]; names are ours and never escaped.
+#[derive(Debug)]
+pub struct Writer {
+    bytes: Vec<u8>,
+    root: &'static str,
+}
+
+impl Writer {
+    /// Starts a document whose root has no namespace.
+    pub fn document(root: &'static str) -> Self {
+        Self::start(root, None, 512)
+    }
+
+    /// Starts a document whose root carries S3's namespace, with room for `capacity` bytes.
+    pub fn s3(root: &'static str, capacity: usize) -> Self {
+        Self::start(root, Some(NAMESPACE), capacity)
+    }
+
+    fn start(root: &'static str, namespace: Option<&str>, capacity: usize) -> Self {
+        let mut bytes = Vec::with_capacity(capacity.max(256));
+        bytes.extend_from_slice(DECLARATION);
+        bytes.push(b'<');
+        bytes.extend_from_slice(root.as_bytes());
+        if let Some(namespace) = namespace {
+            bytes.extend_from_slice(b" xmlns=\"");
+            bytes.extend_from_slice(namespace.as_bytes());
+            bytes.push(b'"');
+        }
+        bytes.push(b'>');
+        Writer { bytes, root }
+    }
+
+    /// Opens an element.
+    pub fn open(&mut self, name: &str) {
+        self.bytes.push(b'<');
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(b'>');
+    }
+
+    /// Opens an element with attributes that are ours, such as the grantee's type.
+    pub fn open_with(&mut self, name: &str, attributes: &str) {
+        self.bytes.push(b'<');
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(b' ');
+        self.bytes.extend_from_slice(attributes.as_bytes());
+        self.bytes.push(b'>');
+    }
+
+    /// Closes an element.
+    pub fn close(&mut self, name: &str) {
+        self.bytes.extend_from_slice(b"</");
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(b'>');
+    }
+
+    /// Writes an element that holds text, escaped.
+    pub fn text(&mut self, name: &str, value: &str) {
+        self.open(name);
+        self.escaped(value);
+        self.close(name);
+    }
+
+    /// Writes an element that holds text that is known to need no escape: our own words, hex, base64.
+    pub fn plain(&mut self, name: &str, value: &str) {
+        self.open(name);
+        self.bytes.extend_from_slice(value.as_bytes());
+        self.close(name);
+    }
+
+    /// Writes an element that holds a key or prefix: percent-encoded if the client asked for it, else escaped.
+    pub fn name(&mut self, element: &str, value: &str, encoding: Encoding) {
+        self.open(element);
+        match encoding {
+            Encoding::Plain => self.escaped(value),
+            Encoding::Url => url_encode_into(&mut self.bytes, value),
+        }
+        self.close(element);
+    }
+
+    /// Writes an element that holds a number.
+    pub fn number(&mut self, name: &str, value: u64) {
+        self.open(name);
+        self.push_decimal(value);
+        self.close(name);
+    }
+
+    /// Writes an element that holds `true` or `false`.
+    pub fn flag(&mut self, name: &str, value: bool) {
+        self.plain(name, if value { "true" } else { "false" });
+    }
+
+    /// Writes an element that holds an ETag in quotes, as everywhere but in GetObjectAttributes.
+    pub fn etag(&mut self, name: &str, unquoted: &str) {
+        self.open(name);
+        self.bytes.extend_from_slice(b"&quot;");
+        self.escaped(unquoted);
+        self.bytes.extend_from_slice(b"&quot;");
+        self.close(name);
+    }
+
+    /// Writes an element that holds a moment, given in nanoseconds since the epoch, as ISO 8601 with milliseconds.
+    pub fn time(&mut self, name: &str, nanoseconds: i64) {
+        self.open(name);
+        date::iso8601_into(&mut self.bytes, nanoseconds);
+        self.close(name);
+    }
+
+    /// Writes an element that holds bytes as lower-case hex.
+    pub fn hex(&mut self, name: &str, value: &[u8]) {
+        self.open(name);
+        self.push_hex(value);
+        self.close(name);
+    }
+
+    /// Appends bytes as lower-case hex, for an element that the caller opened.
+    pub fn push_hex(&mut self, value: &[u8]) {
+        for &byte in value {
+            self.bytes.push(HEX_LOWER[usize::from(byte >> 4)]);
+            self.bytes.push(HEX_LOWER[usize::from(byte & 15)]);
+        }
+    }
+
+    /// Appends bytes that are already XML, for fragments that were rendered before.
+    pub fn raw(&mut self, fragment: &[u8]) {
+        self.bytes.extend_from_slice(fragment);
+    }
+
+    /// Appends text, escaped, for an element that the caller opened.
+    pub fn escaped(&mut self, value: &str) {
+        escape_into(&mut self.bytes, value);
+    }
+
+    /// Gives the length so far, the root's open tag included.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Says whether nothing was written; never true, because the root is open from the start.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Closes the root and gives the document.
+    pub fn finish(mut self) -> Vec<u8> {
+        let root = self.root;
+        self.close(root);
+        self.bytes
+    }
+
+    fn push_decimal(&mut self, mut value: u64) {
+        let mut digits = [0u8; 20];
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (value % 10) as u8;
+            value /= 10;
+            if value == 0 {
+                break;
+            }
+        }
+        self.bytes.extend_from_slice(&digits[at..]);
+    }
+}
+
+/// How keys and prefixes go into a reply: `encoding-type=url` or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// XML escapes only.
+    Plain,
+    /// Percent-encoded.
+    Url,
+}
+
+/// Appends text with XML's escapes, copying clean runs whole.
+pub fn escape_into(out: &mut Vec<u8>, value: &str) {
+    let bytes = value.as_bytes();
+    let mut clean_from = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let byte = bytes[at];
+        let width = match byte {
+            _ if !NEEDS_ESCAPE[usize::from(byte)] => 0,
+            0xEF => noncharacter_width(&bytes[at..]),
+            _ => 1,
+        };
+        if width == 0 {
+            at += 1;
+            continue;
+        }
+        out.extend_from_slice(&bytes[clean_from..at]);
+        for &escaped in &bytes[at..at + width] {
+            push_escape(out, escaped);
+        }
+        at += width;
+        clean_from = at;
+    }
+    out.extend_from_slice(&bytes[clean_from..]);
+}
+
+/// U+FFFE and U+FFFF are the only characters above the controls that XML 1.0 cannot carry.
+fn noncharacter_width(bytes: &[u8]) -> usize {
+    if matches!(bytes, [0xEF, 0xBF, 0xBE | 0xBF, ..]) {
+        3
+    } else {
+        0
+    }
+}
+
+fn push_escape(out: &mut Vec<u8>, byte: u8) {
+    match byte {
+        b'&' => out.extend_from_slice(b"&amp;"),
+        b'<' => out.extend_from_slice(b"&lt;"),
+        b'>' => out.extend_from_slice(b"&gt;"),
+        b'"' => out.extend_from_slice(b"&quot;"),
+        // A reader would turn a bare CR into LF.
+        b'\r' => out.extend_from_slice(b"&#13;"),
+        unsayable => {
+            let shown = char::from_u32(ESCAPE_BASE + u32::from(unsayable))
+                .expect("plane 16 holds every byte's escape");
+            out.extend_from_slice(shown.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
+}
+
+const NEEDS_ESCAPE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        table[byte] = byte != b'\t' as usize && byte != b'\n' as usize;
+        byte += 1;
+    }
+    table[b'&' as usize] = true;
+    table[b'<' as usize] = true;
+    table[b'>' as usize] = true;
+    table[b'"' as usize] = true;
+    table[0xEF] = true;
+    table
+};
+
+/// Appends a key as `encoding-type=url` wants it: `/` and the unreserved stay, all else is `%XX`.
+///
+/// Semantics: botocore decodes `+` as a space, so both must be written as `%20` and `%2B`.
+pub fn url_encode_into(out: &mut Vec<u8>, value: &str) {
+    const HEX_UPPER: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in value.as_bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'/' | b'*') {
+            out.push(byte);
+        } else {
+            out.push(b'%');
+            out.push(HEX_UPPER[usize::from(byte >> 4)]);
+            out.push(HEX_UPPER[usize::from(byte & 15)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn escaped(value: &str) -> String {
+        let mut out = Vec::new();
+        escape_into(&mut out, value);
+        String::from_utf8(out).expect("escapes are UTF-8")
+    }
+
+    fn url(value: &str) -> String {
+        let mut out = Vec::new();
+        url_encode_into(&mut out, value);
+        String::from_utf8(out).expect("percent-encoding is ASCII")
+    }
+
+    #[test]
+    fn clean_runs_stay_and_markup_is_escaped() {
+        assert_eq!(escaped("plain"), "plain");
+        assert_eq!(escaped("a<b>&\"c'"), "a&lt;b&gt;&amp;&quot;c'");
+        assert_eq!(escaped("\r\n\t"), "&#13;\n\t");
+        assert_eq!(escaped(""), "");
+    }
+
+    #[test]
+    fn characters_that_xml_cannot_carry_are_shown_by_our_escape() {
+        assert_eq!(escaped("a\u{1}b"), "a\u{10FE01}b");
+        assert_eq!(escaped("\u{FFFE}"), "\u{10FEEF}\u{10FEBF}\u{10FEBE}");
+        assert_eq!(escaped("\u{FFFD}\u{FF0C}"), "\u{FFFD}\u{FF0C}");
+        assert_eq!(escaped("\u{7f}\u{85}"), "\u{7f}\u{85}");
+    }
+
+    #[test]
+    fn url_encoding_keeps_slash_and_hides_plus_and_space() {
+        assert_eq!(url("a/b c+d"), "a/b%20c%2Bd");
+        assert_eq!(url("한\u{1}%"), "%ED%95%9C%01%25");
+        assert_eq!(url("-_.~*"), "-_.~*");
+    }
+
+    #[test]
+    fn document_nests_and_carries_the_namespace() {
+        let mut xml = Writer::s3("R", 0);
+        xml.open("A");
+        xml.number("N", 10_307);
+        xml.number("Z", 0);
+        xml.flag("F", false);
+        xml.etag("ETag", "abc");
+        xml.hex("H", &[0, 0xfe]);
+        xml.time("T", -1);
+        xml.close("A");
+        let text = String::from_utf8(xml.finish()).expect("the writer makes UTF-8");
+        let body = text
+            .strip_prefix("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n")
+            .expect("the declaration is at byte 0");
+        assert_eq!(
+            body,
+            "<R xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><A><N>10307</N><Z>0</Z><F>false</F>\
+             <ETag>&quot;abc&quot;</ETag><H>00fe</H><T>1969-12-31T23:59:59.999Z</T></A></R>"
+        );
+    }
+}
