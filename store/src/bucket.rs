@@ -92,7 +92,11 @@ impl Store {
     ///
     /// # Errors
     /// `BucketExists`, and what the disk says.
-    pub fn create_bucket(self: &Arc<Self>, name: &BucketName, settings: BucketSettings) -> Result<()> {
+    pub fn create_bucket(
+        self: &Arc<Self>,
+        name: &BucketName,
+        settings: BucketSettings,
+    ) -> Result<()> {
         let _ = (name, settings); // contract
         unimplemented!()
     }

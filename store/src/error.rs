@@ -118,7 +118,9 @@ impl StoreError {
             Some(libc::EROFS) => Self::ReadOnly(what),
             Some(libc::EACCES | libc::EPERM) => Self::Denied(what),
             Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Self::Exhausted(what),
-            Some(libc::ENODEV | libc::ENXIO | libc::ESHUTDOWN | libc::ENOTCONN) => Self::Unavailable(what),
+            Some(libc::ENODEV | libc::ENXIO | libc::ESHUTDOWN | libc::ENOTCONN) => {
+                Self::Unavailable(what)
+            }
             _ => Self::Io { what, source },
         }
     }

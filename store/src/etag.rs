@@ -17,7 +17,9 @@ pub enum ETag {
 
 impl fmt::Display for ETag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| bytes.iter().try_for_each(|b| write!(f, "{b:02x}"));
+        let hex = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| {
+            bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
+        };
         match self {
             Self::Md5(md5) => hex(f, md5),
             Self::Multipart(md5, parts) => hex(f, md5).and_then(|()| write!(f, "-{parts}")),

@@ -6,6 +6,7 @@
 
 pub mod bucket;
 pub mod checksum;
+mod dirmark;
 pub mod error;
 pub mod etag;
 pub mod list;
@@ -13,7 +14,9 @@ pub mod meta;
 pub mod multipart;
 pub mod name;
 pub mod object;
+pub mod path;
 pub mod record;
+mod root;
 pub mod time;
 pub mod write;
 

@@ -25,7 +25,10 @@ impl BucketName {
         if name.starts_with('.') {
             return Err("bucket names do not start with a dot");
         }
-        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        if !name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        {
             return Err("bucket names have letters, digits, dots, hyphens and underscores only");
         }
         Ok(Self(name.to_owned()))
@@ -55,8 +58,12 @@ impl BucketName {
         if name.split('.').count() == 4 && name.split('.').all(|p| p.parse::<u8>().is_ok()) {
             return Err("bucket names are not IPv4 addresses");
         }
-        let banned = ["xn--", "sthree-", "amzn-s3-demo-"].iter().any(|p| name.starts_with(p))
-            || ["-s3alias", "--ol-s3", ".mrap", "--x-s3"].iter().any(|s| name.ends_with(s));
+        let banned = ["xn--", "sthree-", "amzn-s3-demo-"]
+            .iter()
+            .any(|p| name.starts_with(p))
+            || ["-s3alias", "--ol-s3", ".mrap", "--x-s3"]
+                .iter()
+                .any(|s| name.ends_with(s));
         if banned {
             return Err("the bucket name has a prefix or suffix that S3 reserves");
         }

@@ -55,7 +55,9 @@ impl ObjectInfo {
         if self.etag.to_string() == tag {
             return true;
         }
-        self.replaced.is_some_and(|h1| tag.len() == 34 && tag.ends_with("-1") && tag.starts_with(&format!("{h1:016x}")))
+        self.replaced.is_some_and(|h1| {
+            tag.len() == 34 && tag.ends_with("-1") && tag.starts_with(&format!("{h1:016x}"))
+        })
     }
 
     /// Is it in the list?
@@ -86,8 +88,13 @@ impl Object {
     /// # Errors
     /// What fstat says.
     pub fn unchanged(&self) -> std::io::Result<bool> {
-        let Some(file) = &self.file else { return Ok(true) };
+        let Some(file) = &self.file else {
+            return Ok(true);
+        };
         let stat = rustix::fs::fstat(file)?;
-        Ok((stat.st_size as u64, Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as i64)) == self.stamp)
+        Ok((
+            stat.st_size as u64,
+            Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as i64),
+        ) == self.stamp)
     }
 }

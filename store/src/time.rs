@@ -7,7 +7,11 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// Joins whole seconds and the nanoseconds within the second, as `stat` gives them.
     pub fn from_parts(seconds: i64, nanoseconds: i64) -> Self {
-        Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
+        Self(
+            seconds
+                .saturating_mul(1_000_000_000)
+                .saturating_add(nanoseconds),
+        )
     }
 
     /// Reads CLOCK_REALTIME in full nanoseconds, finer than any coarse kernel clock.

@@ -3,7 +3,10 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use crate::{Algorithm, Bucket, Digests, ETag, ETagList, Meta, Object, ObjectChecksum, ObjectKey, Result, Timestamp};
+use crate::{
+    Algorithm, Bucket, Digests, ETag, ETagList, Meta, Object, ObjectChecksum, ObjectKey, Result,
+    Timestamp,
+};
 
 /// What is on disk before a write is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +121,12 @@ impl Bucket {
     ///
     /// # Errors
     /// As [`Bucket::publish`].
-    pub fn copy(&self, source: &Object, key: &ObjectKey, request: CopyRequest) -> Result<Published> {
+    pub fn copy(
+        &self,
+        source: &Object,
+        key: &ObjectKey,
+        request: CopyRequest,
+    ) -> Result<Published> {
         let _ = (source, key, request); // contract
         unimplemented!()
     }

@@ -1,0 +1,368 @@
+//! How keys and paths map to each other: the native path, the annex path, the escape of names that
+//! are not UTF-8, and the names that are kept back. Pure: no system call.
+//!
+//! A key is *native* exactly when its path gives back the same key, so that the map is injective
+//! whatever the key holds; every other key lives in the annex.
+
+use std::borrow::Cow;
+
+use crate::name::{ObjectKey, RESERVED};
+
+/// The longest name of a directory entry, in bytes.
+pub(crate) const NAME_MAX: usize = 255;
+/// The longest piece of an annex component, in bytes, before its suffix.
+const ANNEX_PIECE: usize = 200;
+/// Byte `b` that is not part of valid UTF-8 shows as this character plus `b`.
+const ESCAPE: u32 = 0x10_FE00;
+/// Names that filesystems and their tools keep for themselves.
+const FILESYSTEM_NAMES: [&str; 7] = [
+    ".snapshot",
+    ".zfs",
+    ".snap",
+    ".glusterfs",
+    ".nfs*",
+    ".fuse_hidden*",
+    "lost+found",
+];
+
+/// A relative path below a bucket (or its annex): no component is empty, `.`, `..`, over 255 bytes,
+/// holds NUL or names the reserved directory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DiskPath {
+    bytes: Vec<u8>,
+    /// The key ended in `/`: it means the directory.
+    pub trailing_slash: bool,
+}
+
+impl DiskPath {
+    /// The whole path, without a trailing slash.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The components, outermost first.
+    pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.bytes.split(|b| *b == b'/')
+    }
+
+    /// The last component.
+    pub fn name(&self) -> &[u8] {
+        self.components()
+            .next_back()
+            .expect("a path has at least one component")
+    }
+
+    /// The path of the directory that holds it; `None` at the top.
+    pub fn parent(&self) -> Option<Self> {
+        let slash = self.bytes.iter().rposition(|b| *b == b'/')?;
+        Some(Self {
+            bytes: self.bytes[..slash].to_vec(),
+            trailing_slash: false,
+        })
+    }
+}
+
+/// The key's own path, or `None` where no path can hold the key.
+pub(crate) fn native(key: &ObjectKey) -> Option<DiskPath> {
+    let text = key.as_str();
+    let (text, trailing_slash) = text.strip_suffix('/').map_or((text, false), |t| (t, true));
+    let mut bytes = Vec::with_capacity(text.len());
+    for component in text.split('/') {
+        let start = bytes.len() + usize::from(!bytes.is_empty());
+        if start > 0 {
+            bytes.push(b'/');
+        }
+        unescape(component, &mut bytes);
+        let name = &bytes[start..];
+        let legal = !name.is_empty() && name != b"." && name != b".." && name.len() <= NAME_MAX;
+        if !legal || key_text(name) != component {
+            return None;
+        }
+    }
+    Some(DiskPath {
+        bytes,
+        trailing_slash,
+    })
+}
+
+/// The text of a disk name in a key. Borrowed where nothing needs the escape.
+pub(crate) fn key_text(name: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(name)
+        && !text.chars().any(is_escape)
+    {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(name.len() * 4);
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if is_escape(c) {
+                let mut utf8 = [0; 4];
+                c.encode_utf8(&mut utf8)
+                    .bytes()
+                    .for_each(|b| out.push(escape(b)));
+            } else {
+                out.push(c);
+            }
+        }
+        chunk.invalid().iter().for_each(|b| out.push(escape(*b)));
+    }
+    Cow::Owned(out)
+}
+
+/// The character that stands for a byte outside UTF-8 (also used where XML cannot carry a character).
+pub fn escape(byte: u8) -> char {
+    char::from_u32(ESCAPE + u32::from(byte)).expect("the escape block lies inside plane 16")
+}
+
+/// The byte that an escape character stands for.
+pub fn escaped_byte(c: char) -> Option<u8> {
+    is_escape(c).then(|| (c as u32 - ESCAPE) as u8)
+}
+
+fn is_escape(c: char) -> bool {
+    (ESCAPE..ESCAPE + 256).contains(&(c as u32))
+}
+
+/// Key text to disk bytes; what does not come back as it was is caught by the caller.
+fn unescape(text: &str, out: &mut Vec<u8>) {
+    for c in text.chars() {
+        match escaped_byte(c) {
+            Some(byte) if byte >= 0x80 => out.push(byte),
+            _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+}
+
+/// The key's path below `.twintree/annex/`.
+pub(crate) fn annex(key: &ObjectKey) -> DiskPath {
+    let mut bytes = Vec::with_capacity(key.as_str().len() + 16);
+    let mut components = key.as_str().split('/').peekable();
+    while let Some(component) = components.next() {
+        let kind = if components.peek().is_some() {
+            "=d"
+        } else {
+            "=f"
+        };
+        push_annex_component(component, kind, &mut bytes);
+    }
+    DiskPath {
+        bytes,
+        trailing_slash: false,
+    }
+}
+
+fn push_annex_component(component: &str, kind: &str, out: &mut Vec<u8>) {
+    if !out.is_empty() {
+        out.push(b'/');
+    }
+    let whole = matches!(component, "." | "..");
+    let mut piece = 0;
+    if component.is_empty() {
+        out.push(b'%');
+    }
+    for c in component.chars() {
+        let mut unit = Vec::with_capacity(4);
+        let mut utf8 = [0; 4];
+        let utf8 = c.encode_utf8(&mut utf8).as_bytes();
+        if whole || matches!(c, '%' | '=') || c.is_control() {
+            utf8.iter()
+                .for_each(|b| unit.extend_from_slice(format!("%{b:02X}").as_bytes()));
+        } else {
+            unit.extend_from_slice(utf8);
+        }
+        // A cut never falls inside a character, so that every piece reads as text.
+        if piece + unit.len() > ANNEX_PIECE {
+            out.extend_from_slice(b"=c/");
+            piece = 0;
+        }
+        piece += unit.len();
+        out.extend_from_slice(&unit);
+    }
+    out.extend_from_slice(kind.as_bytes());
+}
+
+/// What an entry of the annex is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnnexKind {
+    /// A directory whose name goes on in its entries.
+    Continued,
+    /// A directory: a component that ends here, followed by `/`.
+    Directory,
+    /// A body.
+    Body,
+}
+
+/// Reads one name of the annex tree: the key text of this piece, and what it is. `None`: not ours.
+pub(crate) fn annex_piece(name: &[u8]) -> Option<(String, AnnexKind)> {
+    let (body, kind) = match name.split_last_chunk::<2>()? {
+        (body, b"=c") => (body, AnnexKind::Continued),
+        (body, b"=d") => (body, AnnexKind::Directory),
+        (body, b"=f") => (body, AnnexKind::Body),
+        _ => return None,
+    };
+    if body == b"%" {
+        return Some((String::new(), kind));
+    }
+    let mut bytes = Vec::with_capacity(body.len());
+    let mut rest = body.iter();
+    while let Some(b) = rest.next() {
+        if *b == b'%' {
+            let high = (*rest.next()? as char).to_digit(16)?;
+            let low = (*rest.next()? as char).to_digit(16)?;
+            bytes.push((high * 16 + low) as u8);
+        } else {
+            bytes.push(*b);
+        }
+    }
+    Some((String::from_utf8(bytes).ok()?, kind))
+}
+
+/// Names that are hidden in listings and refused everywhere, at every depth.
+#[derive(Clone, Debug)]
+pub struct HideList {
+    patterns: Vec<String>,
+}
+
+impl HideList {
+    /// The names that filesystems reserve and these; `*` stands for any text.
+    pub fn new(patterns: &[String]) -> Self {
+        let own = FILESYSTEM_NAMES.iter().map(|s| (*s).to_owned());
+        Self {
+            patterns: own.chain(patterns.iter().cloned()).collect(),
+        }
+    }
+
+    /// Is this disk name kept back (ours, the filesystem's, or on the list)?
+    pub fn hides(&self, name: &[u8]) -> bool {
+        name.eq_ignore_ascii_case(RESERVED.as_bytes())
+            || self
+                .patterns
+                .iter()
+                .any(|pattern| matches(pattern.as_bytes(), name))
+    }
+}
+
+/// Does `name` match `pattern`, where `*` stands for any text? Linear: it backtracks to the last star only.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        if p < pattern.len() && pattern[p] == b'*' {
+            star = Some((p + 1, n));
+            p += 1;
+        } else if p < pattern.len() && pattern[p] == name[n] {
+            p += 1;
+            n += 1;
+        } else if let Some((after, from)) = star {
+            p = after;
+            n = from + 1;
+            star = Some((after, n));
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|b| *b == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(text: &str) -> ObjectKey {
+        ObjectKey::parse(text).expect("a legal key")
+    }
+
+    #[test]
+    fn plain_keys_are_their_own_path() {
+        let path = native(&key("a/b c/é.txt")).expect("native");
+        assert_eq!(path.as_bytes(), "a/b c/é.txt".as_bytes());
+        assert_eq!(path.name(), "é.txt".as_bytes());
+        assert!(native(&key("dir/")).expect("native").trailing_slash);
+    }
+
+    #[test]
+    fn keys_that_no_path_can_hold_go_to_the_annex() {
+        let long = "x".repeat(256);
+        for text in [
+            "a//b",
+            "/a",
+            "//",
+            "/",
+            "./a",
+            "a/../b",
+            "..",
+            "a/.",
+            "a//",
+            long.as_str(),
+        ] {
+            assert_eq!(native(&key(text)), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn annex_names_are_as_the_format_says() {
+        let shown = |text: &str| String::from_utf8(annex(&key(text)).bytes).expect("text");
+        assert_eq!(shown("a/b"), "a=d/b=f");
+        assert_eq!(shown("dir/"), "dir=d/%=f");
+        assert_eq!(shown("a//b"), "a=d/%=d/b=f");
+        assert_eq!(shown("../%=\n"), "%2E%2E=d/%25%3D%0A=f");
+        assert_eq!(
+            shown(&"x".repeat(401)),
+            format!("{0}=c/{0}=c/x=f", "x".repeat(200))
+        );
+    }
+
+    #[test]
+    fn hidden_names_are_matched_with_stars() {
+        let hide = HideList::new(&["@eaDir".into(), "*.tmp".into(), "a*b*c".into()]);
+        for name in [
+            ".TwinTree",
+            ".nfs0001",
+            "lost+found",
+            "@eaDir",
+            "x.tmp",
+            "abc",
+            "axxbyyc",
+        ] {
+            assert!(hide.hides(name.as_bytes()), "{name}");
+        }
+        for name in ["nfs", "lost", "x.tmpx", "ab", "eaDir"] {
+            assert!(!hide.hides(name.as_bytes()), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_disk_name_comes_back_from_its_key(name in proptest::collection::vec(1u8..=255, 1..60)) {
+            prop_assume!(!name.contains(&b'/') && name != b"." && name != b"..");
+            prop_assume!(!name.eq_ignore_ascii_case(RESERVED.as_bytes()));
+            let key = key(&key_text(&name));
+            let path = native(&key).expect("a disk name is native");
+            prop_assert_eq!(path.as_bytes(), &name[..]);
+        }
+
+        #[test]
+        fn every_key_comes_back_from_its_annex_path(text in "[\\PC\n\u{1}\u{10FE00}-\u{10FEFF}./%=]{1,300}") {
+            prop_assume!(text.len() <= 1024);
+            let Ok(key) = ObjectKey::parse(&text) else { return Ok(()) };
+            let path = annex(&key);
+            let mut back = String::new();
+            for name in path.components() {
+                prop_assert!(name.len() <= NAME_MAX);
+                let (piece, kind) = annex_piece(name).expect("ours");
+                back.push_str(&piece);
+                if kind == AnnexKind::Directory { back.push('/'); }
+            }
+            prop_assert_eq!(back, text);
+        }
+
+        #[test]
+        fn two_keys_never_share_a_path(a in "[ab\u{10FE41}\u{10FEC3}\u{10FEA9}é/.]{1,6}", b in "[ab\u{10FE41}\u{10FEC3}\u{10FEA9}é/.]{1,6}") {
+            prop_assume!(a != b);
+            let (Ok(a), Ok(b)) = (ObjectKey::parse(&a), ObjectKey::parse(&b)) else { return Ok(()) };
+            if let (Some(x), Some(y)) = (native(&a), native(&b)) { prop_assert_ne!(x, y); }
+        }
+    }
+}
