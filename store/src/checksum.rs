@@ -1,5 +1,8 @@
 //! Checksums of bodies: which there are, how they are computed while a body streams by, and how
-//! CRCs of parts combine.
+//! CRCs of parts combine. Base64 and header names stay in the gateway.
+
+use crc_fast::CrcAlgorithm;
+use md5::{Digest as _, Md5};
 
 /// A checksum algorithm of the S3 API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,6 +17,59 @@ pub enum Algorithm {
     Sha1,
     /// SHA-256, 32 bytes.
     Sha256,
+}
+
+impl Algorithm {
+    /// All of them, in the order of their codes on disk.
+    pub const ALL: [Self; 5] = [
+        Self::Crc32,
+        Self::Crc32c,
+        Self::Crc64Nvme,
+        Self::Sha1,
+        Self::Sha256,
+    ];
+
+    /// The length of a value in bytes.
+    pub fn len(self) -> usize {
+        match self {
+            Self::Crc32 | Self::Crc32c => 4,
+            Self::Crc64Nvme => 8,
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+        }
+    }
+
+    /// Can the checksums of parts be combined into that of the whole?
+    pub fn is_crc(self) -> bool {
+        self.crc().is_some()
+    }
+
+    /// The number that stands for it on disk; append-only, 0 is "none".
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Crc32 => 1,
+            Self::Crc32c => 2,
+            Self::Crc64Nvme => 3,
+            Self::Sha1 => 4,
+            Self::Sha256 => 5,
+        }
+    }
+
+    /// The algorithm that a number on disk stands for.
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.code() == code)
+    }
+
+    fn crc(self) -> Option<CrcAlgorithm> {
+        match self {
+            Self::Crc32 => Some(CrcAlgorithm::Crc32IsoHdlc),
+            Self::Crc32c => Some(CrcAlgorithm::Crc32Iscsi),
+            Self::Crc64Nvme => Some(CrcAlgorithm::Crc64Nvme),
+            Self::Sha1 | Self::Sha256 => None,
+        }
+    }
 }
 
 /// One value of one algorithm, big endian.
@@ -46,6 +102,17 @@ pub struct ObjectChecksum {
 /// MD5 and CRC64NVME of a body, always, and what else was asked for, in one pass.
 pub struct Digester {
     length: u64,
+    md5: Md5,
+    crc64: crc_fast::Digest,
+    extra: Vec<(Algorithm, Running)>,
+}
+
+/// An extra checksum under way.
+enum Running {
+    Crc(crc_fast::Digest),
+    Sha(ring::digest::Context),
+    /// CRC64NVME: computed anyway.
+    Shared,
 }
 
 /// What a [`Digester`] found.
@@ -64,18 +131,186 @@ pub struct Digests {
 impl Digester {
     /// Starts with no bytes; `extra` may repeat or name CRC64NVME.
     pub fn new(extra: &[Algorithm]) -> Self {
-        let _ = extra; // contract
-        unimplemented!()
+        let start = |algorithm: &Algorithm| {
+            let running = match algorithm {
+                Algorithm::Crc64Nvme => Running::Shared,
+                Algorithm::Crc32 => Running::Crc(crc_fast::Digest::new(CrcAlgorithm::Crc32IsoHdlc)),
+                Algorithm::Crc32c => Running::Crc(crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi)),
+                Algorithm::Sha1 => Running::Sha(ring::digest::Context::new(
+                    &ring::digest::SHA1_FOR_LEGACY_USE_ONLY,
+                )),
+                Algorithm::Sha256 => {
+                    Running::Sha(ring::digest::Context::new(&ring::digest::SHA256))
+                }
+            };
+            (*algorithm, running)
+        };
+        Self {
+            length: 0,
+            md5: Md5::new(),
+            crc64: crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme),
+            extra: extra.iter().map(start).collect(),
+        }
     }
 
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        let _ = bytes; // contract
-        unimplemented!()
+        self.length += bytes.len() as u64;
+        self.md5.update(bytes);
+        self.crc64.update(bytes);
+        for (_, running) in &mut self.extra {
+            match running {
+                Running::Crc(digest) => digest.update(bytes),
+                Running::Sha(context) => context.update(bytes),
+                Running::Shared => {}
+            }
+        }
     }
 
     /// Ends.
     pub fn finish(self) -> Digests {
-        unimplemented!()
+        let crc64 = self.crc64.finalize();
+        let end = |(algorithm, running): (Algorithm, Running)| {
+            let value = match running {
+                Running::Crc(digest) => crc_bytes(algorithm, digest.finalize()),
+                Running::Sha(context) => context.finish().as_ref().to_vec(),
+                Running::Shared => crc_bytes(algorithm, crc64),
+            };
+            Checksum { algorithm, value }
+        };
+        Digests {
+            length: self.length,
+            md5: self.md5.finalize().into(),
+            crc64,
+            extra: self.extra.into_iter().map(end).collect(),
+        }
+    }
+}
+
+impl Digests {
+    /// The value of one algorithm, if it was computed.
+    pub fn checksum(&self, algorithm: Algorithm) -> Option<Checksum> {
+        if algorithm == Algorithm::Crc64Nvme {
+            return Some(Checksum::crc64(self.crc64));
+        }
+        self.extra
+            .iter()
+            .find(|checksum| checksum.algorithm == algorithm)
+            .cloned()
+    }
+}
+
+impl Checksum {
+    /// A CRC64NVME as a checksum.
+    pub fn crc64(crc: u64) -> Self {
+        Self {
+            algorithm: Algorithm::Crc64Nvme,
+            value: crc.to_be_bytes().to_vec(),
+        }
+    }
+
+    /// The CRC as a number; `None` for a hash, and where the length is wrong.
+    fn as_crc(&self) -> Option<u64> {
+        if !self.algorithm.is_crc() || self.value.len() != self.algorithm.len() {
+            return None;
+        }
+        Some(
+            self.value
+                .iter()
+                .fold(0, |crc, byte| crc << 8 | u64::from(*byte)),
+        )
+    }
+}
+
+/// Combines the CRCs of consecutive pieces, each with its length in bytes, into that of the whole.
+/// `None`: the algorithm is no CRC, or a piece has another one. No pieces: the CRC of nothing.
+pub fn combine_crcs(algorithm: Algorithm, pieces: &[(Checksum, u64)]) -> Option<Checksum> {
+    let crc = algorithm.crc()?;
+    let mut whole = crc_fast::Digest::new(crc).finalize();
+    for (piece, length) in pieces {
+        if piece.algorithm != algorithm {
+            return None;
+        }
+        whole = crc_fast::checksum_combine(crc, whole, piece.as_crc()?, *length);
+    }
+    Some(Checksum {
+        algorithm,
+        value: crc_bytes(algorithm, whole),
+    })
+}
+
+fn crc_bytes(algorithm: Algorithm, crc: u64) -> Vec<u8> {
+    crc.to_be_bytes()[8 - algorithm.len()..].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn known_answers_of_every_algorithm() {
+        let mut digester = Digester::new(&Algorithm::ALL);
+        digester.update(b"1234");
+        digester.update(b"56789");
+        let digests = digester.finish();
+        assert_eq!(digests.length, 9);
+        assert_eq!(hex(&digests.md5), "25f9e794323b453885f5181f1b624d0b");
+        assert_eq!(digests.crc64, 0xae8b_1486_0a79_9888);
+        let found: Vec<String> = digests
+            .extra
+            .iter()
+            .map(|checksum| hex(&checksum.value))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "cbf43926",
+                "e3069283",
+                "ae8b14860a799888",
+                "f7c3bc1d808e04732adf679965ccc34ca7ae3441",
+                "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225",
+            ]
+        );
+    }
+
+    #[test]
+    fn crcs_of_pieces_combine_to_that_of_the_whole() {
+        let body: Vec<u8> = (0..70_001_u32)
+            .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+            .collect();
+        for algorithm in [Algorithm::Crc32, Algorithm::Crc32c, Algorithm::Crc64Nvme] {
+            let of = |bytes: &[u8]| {
+                let mut digester = Digester::new(&[algorithm]);
+                digester.update(bytes);
+                digester
+                    .finish()
+                    .checksum(algorithm)
+                    .expect("it was asked for")
+            };
+            let pieces: Vec<(Checksum, u64)> = [
+                &body[..1],
+                &body[1..40_000],
+                &body[40_000..40_000],
+                &body[40_000..],
+            ]
+            .iter()
+            .map(|piece| (of(piece), piece.len() as u64))
+            .collect();
+            assert_eq!(combine_crcs(algorithm, &pieces), Some(of(&body)));
+            assert_eq!(combine_crcs(algorithm, &[]), Some(of(b"")));
+        }
+    }
+
+    #[test]
+    fn hashes_do_not_combine() {
+        assert_eq!(combine_crcs(Algorithm::Sha256, &[]), None);
+        assert_eq!(
+            combine_crcs(Algorithm::Crc32, &[(Checksum::crc64(1), 1)]),
+            None
+        );
     }
 }
