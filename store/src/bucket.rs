@@ -1,9 +1,21 @@
-//! The root and its buckets: which directories are served, what each bucket's own settings are.
+//! The root and its buckets: which directories are served, and each bucket's own settings.
+//!
+//! A bucket is resolved anew for every request, so that one renamed, removed or replaced directly shows
+//! at once; and the root is compared with what it was when we started, so that a missing disk is never
+//! taken for an empty one.
 
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{Access, BucketName, Durability, KeyPolicy, Object, ObjectKey, Result, Timestamp};
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::io::Errno;
+
+use crate::path::HideList;
+use crate::root::{Tree, kind, system};
+use crate::shared::{BucketShared, Buckets};
+use crate::{BucketName, Durability, KeyPolicy, Result, StoreError, Timestamp, fsfacts};
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -35,35 +47,49 @@ pub struct BucketInfo {
     pub location: Option<String>,
 }
 
-/// What is remembered of a bucket in `.twintree/bucket.json`.
-#[derive(Clone, Debug, Default)]
-pub struct BucketSettings {
-    /// The location constraint.
-    pub location: Option<String>,
-    /// The access key id that created it.
-    pub owner: Option<String>,
-    /// Bucket tags.
-    pub tags: Vec<(String, String)>,
-}
-
 /// The tree under one root.
 pub struct Store {
-    options: StoreOptions,
+    pub(crate) options: StoreOptions,
+    pub(crate) hide: Arc<HideList>,
+    pub(crate) buckets: Buckets,
+    /// The root's absolute path, without links.
+    location: PathBuf,
+    root: OwnedFd,
+    root_id: (u32, u32, u64, u64),
 }
 
 /// One bucket, resolved for one request: holds its directory's descriptor.
 #[derive(Clone)]
 pub struct Bucket {
     name: BucketName,
+    pub(crate) store: Arc<Store>,
+    pub(crate) tree: Tree,
+    pub(crate) shared: Arc<BucketShared>,
 }
 
 impl Store {
     /// Opens the root; writes nothing.
     ///
     /// # Errors
-    /// `Unavailable` or `Io` where the root is no directory that we may read.
+    /// `Io`, `Denied` or `Unavailable` where the root is no directory that we may enter.
     pub fn open(options: StoreOptions) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { options }))
+        let shown = options.root.display().to_string();
+        let location = options
+            .root
+            .canonicalize()
+            .map_err(|e| StoreError::from_io(&shown, e))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = fs::open(&location, flags, Mode::empty()).map_err(|e| system(&shown, e))?;
+        let root_id = identity(&root, AtFlags::EMPTY_PATH).map_err(|e| system(&shown, e))?;
+        let hide = Arc::new(HideList::new(&options.hide));
+        Ok(Arc::new(Self {
+            options,
+            hide,
+            buckets: Buckets::default(),
+            location,
+            root,
+            root_id,
+        }))
     }
 
     /// The options it was opened with.
@@ -75,8 +101,42 @@ impl Store {
     ///
     /// # Errors
     /// `Unavailable` when the root is gone: never an empty list for a missing disk.
-    pub fn buckets(&self) -> Result<Vec<BucketInfo>> {
-        unimplemented!()
+    pub fn buckets(self: &Arc<Self>) -> Result<Vec<BucketInfo>> {
+        self.check_root()?;
+        let top = fs::openat(
+            &self.root,
+            c".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| system("the root", e))?;
+        let mut found = Vec::new();
+        for entry in Dir::new(top).map_err(|e| system("the root", e))? {
+            let entry = entry.map_err(|e| system("the root", e))?;
+            let Some(name) = entry
+                .file_name()
+                .to_str()
+                .ok()
+                .and_then(|n| BucketName::parse(n).ok())
+            else {
+                continue;
+            };
+            if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
+                continue;
+            }
+            // One directory that we may not enter, or that vanishes meanwhile, never breaks the list.
+            match self.bucket(&name).and_then(|bucket| bucket.info()) {
+                Ok(info) => found.push(info),
+                Err(
+                    StoreError::NoSuchBucket(_)
+                    | StoreError::Denied(_)
+                    | StoreError::Unavailable(_),
+                ) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
     }
 
     /// Resolves a bucket now; a bucket removed or replaced directly shows at once. Does not wait for a
@@ -85,29 +145,79 @@ impl Store {
     /// # Errors
     /// `NoSuchBucket`, `Unavailable`, `Denied`.
     pub fn bucket(self: &Arc<Self>, name: &BucketName) -> Result<Bucket> {
-        Ok(Bucket { name: name.clone() })
+        self.check_root()?;
+        let missing = || StoreError::NoSuchBucket(name.to_string());
+        if self.hide.hides(name.as_str().as_bytes()) {
+            return Err(missing());
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let dir = match open_beneath(&self.root, name.as_str(), flags) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
+            Err(e) => return Err(system(name.as_str(), e)),
+        };
+        let stat = fs::fstat(&dir).map_err(|e| system(name.as_str(), e))?;
+        let root_device = rustix::fs::makedev(self.root_id.0, self.root_id.1);
+        if !self
+            .buckets
+            .still_mounted(name.as_str(), stat.st_dev, root_device)
+        {
+            return Err(StoreError::Unavailable(format!(
+                "the disk of bucket {name:?}"
+            )));
+        }
+        let shared = self
+            .buckets
+            .of((stat.st_dev, stat.st_ino), || fsfacts::facts(&dir));
+        let location = self
+            .location
+            .join(name.as_str())
+            .as_os_str()
+            .as_bytes()
+            .to_vec();
+        let tree = Tree::new(
+            Arc::new(dir),
+            Some(Arc::new(location)),
+            Arc::clone(&self.hide),
+        );
+        Ok(Bucket {
+            name: name.clone(),
+            store: Arc::clone(self),
+            tree,
+            shared,
+        })
     }
 
-    /// Makes a bucket. Blocking.
-    ///
-    /// # Errors
-    /// `BucketExists`, and what the disk says.
-    pub fn create_bucket(
-        self: &Arc<Self>,
-        name: &BucketName,
-        settings: BucketSettings,
-    ) -> Result<()> {
-        let _ = (name, settings); // contract
-        unimplemented!()
+    /// The root's own descriptor, for making and removing buckets.
+    pub(crate) fn root(&self) -> impl AsFd + '_ {
+        &self.root
     }
 
-    /// Removes a bucket that holds no object; a person's empty directories go with it. Blocking.
-    ///
-    /// # Errors
-    /// `NoSuchBucket`, `BucketNotEmpty`, and what the disk says.
-    pub fn delete_bucket(self: &Arc<Self>, name: &BucketName) -> Result<()> {
-        let _ = name; // contract
-        unimplemented!()
+    /// Refuses writes of a read-only store.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.options.read_only {
+            return Err(StoreError::ReadOnly("the store".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Is the root still the directory that we opened?
+    pub(crate) fn check_root(&self) -> Result<()> {
+        let now = fs::statx(
+            fs::CWD,
+            &self.location,
+            AtFlags::empty(),
+            StatxFlags::BASIC_STATS | StatxFlags::MNT_ID,
+        );
+        if now.is_ok_and(|s| {
+            (s.stx_dev_major, s.stx_dev_minor, s.stx_mnt_id, s.stx_ino) == self.root_id
+        }) {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable(format!(
+            "the root {}",
+            self.location.display()
+        )))
     }
 }
 
@@ -122,32 +232,66 @@ impl Bucket {
     /// # Errors
     /// What the disk says.
     pub fn info(&self) -> Result<BucketInfo> {
-        unimplemented!()
+        let settings = self.settings()?;
+        let created = match settings.created {
+            Some(created) => created,
+            None => self.born().map_err(|e| system(self.name.as_str(), e))?,
+        };
+        Ok(BucketInfo {
+            name: self.name.clone(),
+            created,
+            location: settings.location,
+        })
     }
 
-    /// What `bucket.json` holds; the default without one. Blocking.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn settings(&self) -> Result<BucketSettings> {
-        unimplemented!()
+    /// Is the bucket on a filesystem of another machine?
+    pub fn is_remote(&self) -> bool {
+        self.shared.facts.remote
     }
 
-    /// Changes `bucket.json` under the bucket's lock, keeping fields that we do not know. Blocking.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn change_settings(&self, change: impl FnOnce(&mut BucketSettings)) -> Result<()> {
-        let _ = change; // contract
-        unimplemented!()
+    fn born(&self) -> rustix::io::Result<Timestamp> {
+        let flags = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let stat = fs::statx(self.tree.dir(), c"", AtFlags::EMPTY_PATH, flags)?;
+        let known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        let time = if known {
+            stat.stx_btime
+        } else {
+            stat.stx_mtime
+        };
+        Ok(Timestamp::from_parts(time.tv_sec, i64::from(time.tv_nsec)))
     }
+}
 
-    /// Opens an object: stat, record and bytes come from one descriptor.
-    ///
-    /// # Errors
-    /// `NoSuchKey`, `NotAnObject`, `OutsideBucket`, `Reserved`, `Denied`; `WouldBlock` with `Access::Cached`.
-    pub fn open(&self, key: &ObjectKey, access: Access) -> Result<Object> {
-        let _ = (key, access); // contract
-        unimplemented!()
+/// Opens a name beneath a directory without following links; falls back where there is no openat2.
+pub(crate) fn open_beneath(
+    dir: impl AsFd,
+    name: &str,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    match fs::openat2(&dir, name, flags, Mode::empty(), resolve) {
+        Err(Errno::NOSYS) => fs::openat(&dir, name, flags | OFlags::NOFOLLOW, Mode::empty()),
+        other => other,
     }
+}
+
+fn identity(dir: impl AsFd, flags: AtFlags) -> rustix::io::Result<(u32, u32, u64, u64)> {
+    let stat = fs::statx(
+        dir,
+        c"",
+        flags,
+        StatxFlags::BASIC_STATS | StatxFlags::MNT_ID,
+    )?;
+    Ok((
+        stat.stx_dev_major,
+        stat.stx_dev_minor,
+        stat.stx_mnt_id,
+        stat.stx_ino,
+    ))
+}
+
+/// Is the entry of this name a directory (not a link to one)?
+pub(crate) fn is_directory(dir: impl AsFd, name: &[u8]) -> bool {
+    fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| kind(&stat) == FileType::Directory)
 }

@@ -220,25 +220,32 @@ pub(crate) fn annex_piece(name: &[u8]) -> Option<(String, AnnexKind)> {
 /// Names that are hidden in listings and refused everywhere, at every depth.
 #[derive(Clone, Debug)]
 pub struct HideList {
-    patterns: Vec<String>,
+    /// What the administrator listed.
+    litter: Vec<String>,
 }
 
 impl HideList {
-    /// The names that filesystems reserve and these; `*` stands for any text.
-    pub fn new(patterns: &[String]) -> Self {
-        let own = FILESYSTEM_NAMES.iter().map(|s| (*s).to_owned());
+    /// The names that filesystems reserve, and these; `*` stands for any text.
+    pub fn new(litter: &[String]) -> Self {
         Self {
-            patterns: own.chain(patterns.iter().cloned()).collect(),
+            litter: litter.to_vec(),
         }
     }
 
     /// Is this disk name kept back (ours, the filesystem's, or on the list)?
     pub fn hides(&self, name: &[u8]) -> bool {
         name.eq_ignore_ascii_case(RESERVED.as_bytes())
-            || self
-                .patterns
+            || FILESYSTEM_NAMES
                 .iter()
                 .any(|pattern| matches(pattern.as_bytes(), name))
+            || self.is_litter(name)
+    }
+
+    /// Is it on the administrator's list, so that it goes when its bucket goes?
+    pub fn is_litter(&self, name: &[u8]) -> bool {
+        self.litter
+            .iter()
+            .any(|pattern| matches(pattern.as_bytes(), name))
     }
 }
 

@@ -1,0 +1,249 @@
+//! Making and removing buckets. Removing takes a person's *empty* directories and the hide list's litter
+//! with it; anything else is named and stays.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::bucket::{is_directory, open_beneath};
+use crate::name::RESERVED;
+use crate::path::{annex_piece, key_text};
+use crate::root::system;
+use crate::{BucketName, BucketSettings, Result, Store, StoreError, Timestamp};
+
+/// Directories below a bucket that one removal descends into at most at once, by depth.
+const MAX_DEPTH: usize = 1024;
+const LIST: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+impl Store {
+    /// Makes a bucket. Blocking.
+    ///
+    /// # Errors
+    /// `BucketExists`, and what the disk says.
+    pub fn create_bucket(
+        self: &Arc<Self>,
+        name: &BucketName,
+        settings: BucketSettings,
+    ) -> Result<()> {
+        self.check_writable()?;
+        self.check_root()?;
+        match fs::mkdirat(self.root(), name.as_str(), Mode::from_raw_mode(0o777)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Err(StoreError::BucketExists(name.to_string())),
+            Err(e) => return Err(system(name.as_str(), e)),
+        }
+        let bucket = self.bucket(name)?;
+        // A filesystem without room for our directory still has its bucket: its settings are the defaults.
+        if let Err(e) = bucket.change_settings(|new| {
+            *new = BucketSettings {
+                created: Some(Timestamp::now()),
+                ..settings
+            }
+        }) {
+            tracing::warn!(
+                bucket = name.as_str(),
+                "the new bucket's settings are not kept: {e}"
+            );
+        }
+        self.sync_root()
+    }
+
+    /// Removes a bucket that holds no object; a person's empty directories go with it. Blocking.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`, `BucketNotEmpty`, and what the disk says.
+    pub fn delete_bucket(self: &Arc<Self>, name: &BucketName) -> Result<()> {
+        self.check_writable()?;
+        let bucket = self.bucket(name)?;
+        let top = bucket.tree.open_top()?;
+        let not_empty = |found: String| StoreError::BucketNotEmpty {
+            bucket: name.to_string(),
+            found,
+        };
+        let removal = Removal { store: self };
+        if let Some(found) = removal.content(&top, String::new(), 0)? {
+            return Err(not_empty(found));
+        }
+        let annex = bucket.tree.reserved("annex", false)?;
+        if let Some(found) = annex
+            .as_ref()
+            .map_or(Ok(None), |annex| annex_content(annex, String::new(), 0))?
+        {
+            return Err(not_empty(found));
+        }
+        // From here on rmdir is the judge: an object that arrives meanwhile keeps its directory.
+        removal.remove_empty(&top, 0)?;
+        if let Some(annex) = annex {
+            remove_directories(&annex, 0)?;
+        }
+        if let Some(found) = removal.content(&top, String::new(), 0)? {
+            return Err(not_empty(found));
+        }
+        remove_tree(&top, RESERVED.as_bytes(), 0)?;
+        drop(top);
+        match fs::unlinkat(self.root(), name.as_str(), AtFlags::REMOVEDIR) {
+            Ok(()) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                return Err(not_empty("an entry that just arrived".to_owned()));
+            }
+            Err(Errno::NOENT) => return Err(StoreError::NoSuchBucket(name.to_string())),
+            Err(e) => return Err(system(name.as_str(), e)),
+        }
+        self.buckets.forget(name.as_str());
+        self.sync_root()
+    }
+
+    fn sync_root(&self) -> Result<()> {
+        if self.options.durability == crate::Durability::Relaxed {
+            return Ok(());
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = fs::openat(self.root(), c".", flags, Mode::empty())
+            .map_err(|e| system("the root", e))?;
+        fs::fsync(root).map_err(|e| system("the root", e))
+    }
+}
+
+/// A removal that is under way.
+struct Removal<'a> {
+    store: &'a Store,
+}
+
+impl Removal<'_> {
+    /// The first entry that is neither an empty directory, nor ours, nor hidden.
+    fn content(&self, dir: &OwnedFd, path: String, depth: usize) -> Result<Option<String>> {
+        for (name, directory) in entries(dir)? {
+            let shown = format!("{path}{}", key_text(&name));
+            if self.store.hide.hides(&name) {
+                continue;
+            }
+            if !directory || depth >= MAX_DEPTH {
+                return Ok(Some(shown));
+            }
+            let Some(child) = child(dir, &name)? else {
+                continue;
+            };
+            if crate::dirmark::read(&child).object.is_some() {
+                return Ok(Some(format!("{shown}/")));
+            }
+            if let Some(found) = self.content(&child, format!("{shown}/"), depth + 1)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes empty directories and litter, innermost first.
+    fn remove_empty(&self, dir: &OwnedFd, depth: usize) -> Result<()> {
+        for (name, directory) in entries(dir)? {
+            if name.eq_ignore_ascii_case(RESERVED.as_bytes()) {
+                if depth > 0 {
+                    remove_tree(dir, &name, 0)?;
+                }
+            } else if self.store.hide.is_litter(&name) {
+                remove_tree(dir, &name, 0)?;
+            } else if directory && depth < MAX_DEPTH && !self.store.hide.hides(&name) {
+                let Some(child) = child(dir, &name)? else {
+                    continue;
+                };
+                self.remove_empty(&child, depth + 1)?;
+                remove(dir, &name, AtFlags::REMOVEDIR)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The key of the first body in the annex.
+fn annex_content(dir: &OwnedFd, key: String, depth: usize) -> Result<Option<String>> {
+    for (name, directory) in entries(dir)? {
+        let piece = annex_piece(&name);
+        if !directory || depth >= MAX_DEPTH {
+            return Ok(Some(piece.map_or_else(
+                || key_text(&name).into_owned(),
+                |(text, _)| key + &text,
+            )));
+        }
+        let Some(child) = child(dir, &name)? else {
+            continue;
+        };
+        let slash = matches!(piece, Some((_, crate::path::AnnexKind::Directory)));
+        let inner = format!(
+            "{key}{}{}",
+            piece.map_or_else(String::new, |(text, _)| text),
+            if slash { "/" } else { "" }
+        );
+        if let Some(found) = annex_content(&child, inner, depth + 1)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes directories only: a body that arrived meanwhile keeps its own.
+fn remove_directories(dir: &OwnedFd, depth: usize) -> Result<()> {
+    for (name, directory) in entries(dir)? {
+        if directory && depth < MAX_DEPTH {
+            let Some(child) = child(dir, &name)? else {
+                continue;
+            };
+            remove_directories(&child, depth + 1)?;
+            remove(dir, &name, AtFlags::REMOVEDIR)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes an entry with everything below it, never through a link and never into another filesystem's name.
+fn remove_tree(dir: &OwnedFd, name: &[u8], depth: usize) -> Result<()> {
+    if !is_directory(dir, name) {
+        return remove(dir, name, AtFlags::empty());
+    }
+    if depth < MAX_DEPTH
+        && let Some(child) = child(dir, name)?
+    {
+        for (inner, _) in entries(&child)? {
+            remove_tree(&child, &inner, depth + 1)?;
+        }
+    }
+    remove(dir, name, AtFlags::REMOVEDIR)
+}
+
+fn remove(dir: &OwnedFd, name: &[u8], flags: AtFlags) -> Result<()> {
+    match fs::unlinkat(dir, name, flags) {
+        Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(()),
+        Err(e) => Err(system(&String::from_utf8_lossy(name), e)),
+    }
+}
+
+fn child(dir: &OwnedFd, name: &[u8]) -> Result<Option<OwnedFd>> {
+    match fs::openat(dir, name, LIST, Mode::empty()) {
+        Ok(child) => Ok(Some(child)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(e) => Err(system(&String::from_utf8_lossy(name), e)),
+    }
+}
+
+/// Names of a directory and whether each is a directory itself.
+fn entries(dir: &impl AsFd) -> Result<Vec<(Vec<u8>, bool)>> {
+    let again = open_beneath(dir, ".", LIST).map_err(|e| system("a directory", e))?;
+    let mut found = Vec::new();
+    for entry in Dir::new(again).map_err(|e| system("a directory", e))? {
+        let entry = entry.map_err(|e| system("a directory", e))?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            let directory = match entry.file_type() {
+                FileType::Directory => true,
+                FileType::Unknown => is_directory(dir, name),
+                _ => false,
+            };
+            found.push((name.to_vec(), directory));
+        }
+    }
+    Ok(found)
+}

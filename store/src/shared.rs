@@ -1,0 +1,68 @@
+//! What one process remembers of a store and of each bucket, and hangs its locks and caches on. Nothing
+//! here matters to correctness after a restart: what matters lies on disk.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::fsfacts::FsFacts;
+
+/// Buckets remembered at once; beyond it those that no request holds are forgotten.
+const MAX_BUCKETS: usize = 10_000;
+
+/// One bucket's in-process state, found again by the device and inode of its directory.
+pub(crate) struct BucketShared {
+    /// Device and inode of the bucket's directory.
+    pub id: (u64, u64),
+    /// What its directory lies on.
+    pub facts: FsFacts,
+    /// Held while `bucket.json` is replaced.
+    pub settings: Mutex<()>,
+}
+
+/// The buckets that this process has seen.
+#[derive(Default)]
+pub(crate) struct Buckets {
+    by_id: Mutex<HashMap<(u64, u64), Arc<BucketShared>>>,
+    /// Names that once were a filesystem of their own, so that a bare mount point is not taken for them.
+    mounted: Mutex<HashMap<String, u64>>,
+}
+
+impl Buckets {
+    /// The state of the bucket with this identity, made when it is new.
+    pub fn of(&self, id: (u64, u64), facts: impl FnOnce() -> FsFacts) -> Arc<BucketShared> {
+        let mut by_id = self.by_id.lock();
+        if let Some(known) = by_id.get(&id) {
+            return Arc::clone(known);
+        }
+        if by_id.len() >= MAX_BUCKETS {
+            by_id.retain(|_, shared| Arc::strong_count(shared) > 1);
+        }
+        let shared = Arc::new(BucketShared {
+            id,
+            facts: facts(),
+            settings: Mutex::new(()),
+        });
+        by_id.insert(id, Arc::clone(&shared));
+        shared
+    }
+
+    /// Notes the device that a bucket lies on. `false`: it used to be a filesystem of its own and now
+    /// lies on the root's, so its disk was unmounted under us.
+    pub fn still_mounted(&self, name: &str, device: u64, root_device: u64) -> bool {
+        let mut mounted = self.mounted.lock();
+        if device == root_device {
+            return !mounted.contains_key(name);
+        }
+        if mounted.len() < MAX_BUCKETS && !mounted.contains_key(name) {
+            mounted.insert(name.to_owned(), device);
+        }
+        true
+    }
+
+    /// A bucket that was removed through S3 may come back on the root's own filesystem.
+    pub fn forget(&self, name: &str) {
+        self.mounted.lock().remove(name);
+    }
+}
