@@ -2,4 +2,5 @@
 
 pub mod date;
 pub mod error;
+pub mod route;
 pub mod xml;

@@ -1,5 +1,7 @@
 //! The writer of every document that we send: one `Vec<u8>`, clean runs copied whole.
 
+use twintree_store::Timestamp;
+
 use crate::date;
 
 /// The namespace of S3's success documents.
@@ -113,10 +115,10 @@ impl Writer {
         self.close(name);
     }
 
-    /// Writes an element that holds a moment, given in nanoseconds since the epoch, as ISO 8601 with milliseconds.
-    pub fn time(&mut self, name: &str, nanoseconds: i64) {
+    /// Writes an element that holds a moment as ISO 8601 with milliseconds.
+    pub fn time(&mut self, name: &str, moment: Timestamp) {
         self.open(name);
-        date::iso8601_into(&mut self.bytes, nanoseconds);
+        date::iso8601_into(&mut self.bytes, moment);
         self.close(name);
     }
 
@@ -316,7 +318,7 @@ mod tests {
         xml.flag("F", false);
         xml.etag("ETag", "abc");
         xml.hex("H", &[0, 0xfe]);
-        xml.time("T", -1);
+        xml.time("T", Timestamp(-1));
         xml.close("A");
         let text = String::from_utf8(xml.finish()).expect("the writer makes UTF-8");
         let body = text
