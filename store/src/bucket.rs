@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::path::HideList;
 use crate::root::{Tree, kind, system};
 use crate::shared::{BucketShared, Buckets};
+use crate::sync::Syncers;
 use crate::{BucketName, Durability, KeyPolicy, Result, StoreError, Timestamp, fsfacts};
 
 /// How a store is opened.
@@ -52,6 +53,8 @@ pub struct Store {
     pub(crate) options: StoreOptions,
     pub(crate) hide: Arc<HideList>,
     pub(crate) buckets: Buckets,
+    /// Group commit, by device.
+    pub(crate) syncers: Syncers,
     /// The root's absolute path, without links.
     location: PathBuf,
     root: OwnedFd,
@@ -86,6 +89,7 @@ impl Store {
             options,
             hide,
             buckets: Buckets::default(),
+            syncers: Syncers::default(),
             location,
             root,
             root_id,

@@ -12,6 +12,7 @@ pub mod etag;
 pub mod fsfacts;
 mod lifecycle;
 pub mod list;
+mod lock;
 pub mod meta;
 pub mod multipart;
 pub mod name;
@@ -22,6 +23,7 @@ pub mod record;
 mod root;
 mod settings;
 mod shared;
+mod sync;
 pub mod time;
 pub mod write;
 

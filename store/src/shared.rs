@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::fsfacts::FsFacts;
+use crate::lock::Locks;
 
 /// Buckets remembered at once; beyond it those that no request holds are forgotten.
 const MAX_BUCKETS: usize = 10_000;
@@ -19,6 +20,8 @@ pub(crate) struct BucketShared {
     pub facts: FsFacts,
     /// Held while `bucket.json` is replaced.
     pub settings: Mutex<()>,
+    /// The keys' locks.
+    pub locks: Locks,
 }
 
 /// The buckets that this process has seen.
@@ -43,6 +46,7 @@ impl Buckets {
             id,
             facts: facts(),
             settings: Mutex::new(()),
+            locks: Locks::default(),
         });
         by_id.insert(id, Arc::clone(&shared));
         shared

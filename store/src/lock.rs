@@ -1,0 +1,351 @@
+//! The key's lock: an in-process stripe, and on top of it one that the filesystem carries to other
+//! processes and machines. Every publish and delete of a key takes both, so that If-Match is a true
+//! compare-and-swap among all gateways on the tree.
+//!
+//! The kind is chosen once per bucket by a self-test and stands in `.twintree/locks/mode`; who cannot use
+//! that kind refuses to write.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::root::system;
+use crate::{Bucket, ObjectKey, Result, StoreError};
+
+/// Stripes, in every process and on disk.
+const STRIPES: usize = 1024;
+/// A lease file that its holder has not removed for so long belongs to a process that died.
+const LEASE_AGE: Duration = Duration::from_secs(60);
+/// How long a lease is waited for.
+const LEASE_WAIT: Duration = Duration::from_secs(120);
+const FILE_FLAGS: OFlags = OFlags::RDWR
+    .union(OFlags::CREATE)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// How other processes are kept out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A byte of `locks/keys`, by F_OFD_SETLKW.
+    Ofd,
+    /// flock(2) of `locks/NNNN`.
+    Flock,
+    /// `locks/NNNN.lease`, made with O_EXCL.
+    Lease,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ofd => "ofd",
+            Self::Flock => "flock",
+            Self::Lease => "lease",
+        }
+    }
+}
+
+/// The locks of one bucket in this process.
+pub(crate) struct Locks {
+    stripes: Vec<Mutex<()>>,
+    shared: OnceLock<Shared>,
+}
+
+struct Shared {
+    kind: Kind,
+    dir: OwnedFd,
+    keys: OwnedFd,
+}
+
+/// A key's lock; dropping it releases it.
+pub(crate) struct KeyGuard<'a> {
+    release: Release<'a>,
+    // Declared last, so that the other processes' lock is released before this process's own.
+    _stripe: MutexGuard<'a, ()>,
+}
+
+enum Release<'a> {
+    Byte(&'a OwnedFd, usize),
+    File { _locked: OwnedFd },
+    Lease(&'a OwnedFd, String),
+}
+
+impl Default for Locks {
+    fn default() -> Self {
+        Self {
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            shared: OnceLock::new(),
+        }
+    }
+}
+
+impl Bucket {
+    /// Takes the key's lock in this process and among all. Blocking.
+    ///
+    /// # Errors
+    /// `Unavailable` where the bucket's kind of lock cannot be had here, and what the disk says.
+    pub(crate) fn lock_key(&self, key: &ObjectKey) -> Result<KeyGuard<'_>> {
+        let stripe = stripe_of(key);
+        let held = self.shared.locks.stripes[stripe].lock();
+        let shared = self.shared_locks()?;
+        let release = match shared.kind {
+            Kind::Ofd => {
+                byte_lock(&shared.keys, stripe, libc::F_WRLCK, true)
+                    .map_err(|e| StoreError::from_io("locks/keys", e))?;
+                Release::Byte(&shared.keys, stripe)
+            }
+            Kind::Flock => Release::File {
+                _locked: flock_file(&shared.dir, stripe)?,
+            },
+            Kind::Lease => Release::Lease(&shared.dir, take_lease(&shared.dir, stripe)?),
+        };
+        Ok(KeyGuard {
+            release,
+            _stripe: held,
+        })
+    }
+
+    fn shared_locks(&self) -> Result<&Shared> {
+        if let Some(shared) = self.shared.locks.shared.get() {
+            return Ok(shared);
+        }
+        let missing = || StoreError::Unavailable("the lock directory".to_owned());
+        let dir = self.tree.reserved("locks", true)?.ok_or_else(missing)?;
+        let kind = match read_mode(&dir)? {
+            Some(kind) => kind,
+            None => write_mode(&dir, self_test(&dir)?)?,
+        };
+        if !works(&dir, kind)? {
+            return Err(StoreError::Unavailable(format!(
+                "{} locks, which this bucket uses,",
+                kind.name()
+            )));
+        }
+        let keys = open_lock(&dir, "keys")?;
+        Ok(self
+            .shared
+            .locks
+            .shared
+            .get_or_init(|| Shared { kind, dir, keys }))
+    }
+}
+
+impl Drop for KeyGuard<'_> {
+    fn drop(&mut self) {
+        match &self.release {
+            Release::Byte(keys, stripe) => {
+                if let Err(e) = byte_lock(keys, *stripe, libc::F_UNLCK, false) {
+                    tracing::error!("a key's lock cannot be released: {e}");
+                }
+            }
+            // Closing the descriptor releases it.
+            Release::File { .. } => {}
+            Release::Lease(dir, name) => {
+                if let Err(e) = fs::unlinkat(dir, name, AtFlags::empty()) {
+                    tracing::error!("the lease {name} cannot be removed: {e}");
+                }
+            }
+        }
+    }
+}
+
+/// The stripe of a key: the same in every process and version, since all must meet there.
+fn stripe_of(key: &ObjectKey) -> usize {
+    let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, key.as_str().as_bytes());
+    (sum % STRIPES as u64) as usize
+}
+
+/// Locks or unlocks one byte for an open file description. With `wait` it waits.
+pub(crate) fn byte_lock(
+    file: &impl AsFd,
+    byte: usize,
+    kind: libc::c_int,
+    wait: bool,
+) -> std::io::Result<()> {
+    // SAFETY: flock is plain data, for which all zeros is a value.
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    range.l_type = kind as libc::c_short;
+    range.l_whence = libc::SEEK_SET as libc::c_short;
+    range.l_start = byte as libc::off_t;
+    range.l_len = 1;
+    let command = if wait {
+        libc::F_OFD_SETLKW
+    } else {
+        libc::F_OFD_SETLK
+    };
+    loop {
+        // SAFETY: fcntl reads the struct that outlives the call; the descriptor is borrowed for the call.
+        if unsafe { libc::fcntl(file.as_fd().as_raw_fd(), command, &raw mut range) } == 0 {
+            return Ok(());
+        }
+        let error = std::io::Error::last_os_error();
+        if error.kind() != std::io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn open_lock(dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    fs::openat(dir, name, FILE_FLAGS, Mode::from_raw_mode(0o600)).map_err(|e| system(name, e))
+}
+
+fn flock_file(dir: &OwnedFd, stripe: usize) -> Result<OwnedFd> {
+    let file = open_lock(dir, &format!("{stripe:04}"))?;
+    loop {
+        match fs::flock(&file, FlockOperation::LockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(system("locks", e)),
+        }
+    }
+}
+
+fn take_lease(dir: &OwnedFd, stripe: usize) -> Result<String> {
+    let name = format!("{stripe:04}.lease");
+    let deadline = Instant::now() + LEASE_WAIT;
+    while Instant::now() < deadline {
+        match fs::openat(
+            dir,
+            &name,
+            FILE_FLAGS | OFlags::EXCL,
+            Mode::from_raw_mode(0o600),
+        ) {
+            Ok(_) => return Ok(name),
+            Err(Errno::EXIST) => {}
+            Err(e) => return Err(system(&name, e)),
+        }
+        if lease_age(dir, &name)? > LEASE_AGE {
+            tracing::warn!("the lease {name} is older than {LEASE_AGE:?}: its holder died");
+            // Somebody else may have removed it first: then the next round finds a fresh one or none.
+            let _ = fs::unlinkat(dir, &name, AtFlags::empty());
+            continue;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Err(StoreError::Unavailable(format!("the lease {name}")))
+}
+
+/// A lease's age by the filesystem's own clock, which all machines share.
+fn lease_age(dir: &OwnedFd, name: &str) -> Result<Duration> {
+    let clock = open_lock(dir, "clock")?;
+    fs::futimens(&clock, &now()).map_err(|e| system("locks/clock", e))?;
+    let now = fs::fstat(&clock)
+        .map_err(|e| system("locks/clock", e))?
+        .st_mtime;
+    match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Duration::from_secs(
+            u64::try_from(now - stat.st_mtime).unwrap_or(0),
+        )),
+        Err(Errno::NOENT) => Ok(Duration::ZERO),
+        Err(e) => Err(system(name, e)),
+    }
+}
+
+fn now() -> fs::Timestamps {
+    let stamp = fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: fs::UTIME_NOW,
+    };
+    fs::Timestamps {
+        last_access: stamp,
+        last_modification: stamp,
+    }
+}
+
+/// The first kind that works here.
+fn self_test(dir: &OwnedFd) -> Result<Kind> {
+    for kind in [Kind::Ofd, Kind::Flock] {
+        if works(dir, kind)? {
+            return Ok(kind);
+        }
+    }
+    tracing::warn!("this filesystem carries no locks: keys are guarded by lease files");
+    Ok(Kind::Lease)
+}
+
+/// Does a lock through one descriptor keep another descriptor out?
+fn works(dir: &OwnedFd, kind: Kind) -> Result<bool> {
+    let name = format!("test.{:016x}", crate::random::number());
+    let (first, second) = (open_lock(dir, &name)?, open_lock(dir, &name)?);
+    let works = match kind {
+        Kind::Ofd => {
+            byte_lock(&first, 0, libc::F_WRLCK, false).is_ok()
+                && byte_lock(&second, 0, libc::F_WRLCK, false).is_err()
+        }
+        Kind::Flock => {
+            let operation = FlockOperation::NonBlockingLockExclusive;
+            fs::flock(&first, operation).is_ok() && fs::flock(&second, operation).is_err()
+        }
+        Kind::Lease => fs::openat(
+            dir,
+            &name,
+            FILE_FLAGS | OFlags::EXCL,
+            Mode::from_raw_mode(0o600),
+        )
+        .is_err(),
+    };
+    fs::unlinkat(dir, &name, AtFlags::empty()).map_err(|e| system("locks", e))?;
+    Ok(works)
+}
+
+fn read_mode(dir: &OwnedFd) -> Result<Option<Kind>> {
+    let file = match fs::openat(
+        dir,
+        "mode",
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(e) => return Err(system("locks/mode", e)),
+    };
+    let mut bytes = Vec::new();
+    file.take(4096)
+        .read_to_end(&mut bytes)
+        .map_err(|e| StoreError::from_io("locks/mode", e))?;
+    let mode: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+    let ours = mode.filter(|m| m["version"] == 1 && m["stripes"] == STRIPES);
+    let kind = ours.and_then(|m| {
+        [Kind::Ofd, Kind::Flock, Kind::Lease]
+            .into_iter()
+            .find(|k| m["kind"] == k.name())
+    });
+    kind.map(Some)
+        .ok_or_else(|| StoreError::Unavailable("the kind of lock that locks/mode names".to_owned()))
+}
+
+/// Writes the mode whole, or takes the one that another process wrote first.
+fn write_mode(dir: &OwnedFd, kind: Kind) -> Result<Kind> {
+    let temporary = format!("mode.{:016x}", crate::random::number());
+    let text = format!(
+        "{{\"version\":1,\"kind\":\"{}\",\"stripes\":{STRIPES}}}\n",
+        kind.name()
+    );
+    let failed = |e| StoreError::from_io("locks/mode", e);
+    let mut file = File::from(open_lock(dir, &temporary)?);
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
+    let published = match fs::renameat_with(dir, &temporary, dir, "mode", RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            fs::linkat(dir, &temporary, dir, "mode", AtFlags::empty())
+        }
+        other => other,
+    };
+    // The rename took the name away; a link or a lost race left it.
+    let _ = fs::unlinkat(dir, &temporary, AtFlags::empty());
+    match published {
+        Ok(()) => fs::fsync(dir)
+            .map_err(|e| system("locks/mode", e))
+            .map(|()| kind),
+        Err(Errno::EXIST) => {
+            read_mode(dir)?.ok_or_else(|| StoreError::Unavailable("locks/mode".to_owned()))
+        }
+        Err(e) => Err(system("locks/mode", e)),
+    }
+}

@@ -1,0 +1,284 @@
+//! Group commit without a commit thread: who arrives while a sync runs shares the next one.
+//!
+//! For each object the order stays `sync_file -> publish -> sync_dir -> answer`; only the system calls are
+//! shared. Few waiters sync their own file. From [`SHARED_FROM`] on one of them calls syncfs for all who
+//! arrived before it started, unless syncfs turns out to be the slower way (somebody else's dirty pages).
+//! An fsync that fails fails its request and is never tried again on that descriptor.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use rustix::fs;
+
+/// Waiters at once from which one syncfs serves all.
+const SHARED_FROM: usize = 8;
+
+/// The syncs of one filesystem.
+#[derive(Default)]
+pub(crate) struct Syncer {
+    files: AtomicUsize,
+    whole: Rounds,
+    dirs: Mutex<HashMap<(u64, u64), Arc<Rounds>>>,
+    /// Rolling times in nanoseconds: of one fsync of a file, and of one syncfs.
+    fsync_time: AtomicU64,
+    syncfs_time: AtomicU64,
+}
+
+/// The syncers of all filesystems that this process has written to, by device.
+#[derive(Default)]
+pub(crate) struct Syncers {
+    by_device: Mutex<HashMap<u64, Arc<Syncer>>>,
+}
+
+impl Syncers {
+    /// The syncer of a device.
+    pub fn of(&self, device: u64) -> Arc<Syncer> {
+        Arc::clone(self.by_device.lock().entry(device).or_default())
+    }
+}
+
+impl Syncer {
+    /// Makes a file's data, size and xattrs durable.
+    ///
+    /// # Errors
+    /// What fsync or syncfs says, also of an earlier write-back of this file.
+    pub fn sync_file(&self, file: impl AsFd) -> io::Result<()> {
+        let waiting = self.files.fetch_add(1, Ordering::SeqCst) + 1;
+        let result = if self.is_shared(waiting) {
+            self.sync_whole(&file)
+        } else {
+            self.sync_alone(&file)
+        };
+        self.files.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    /// Makes a directory's entries durable: all that were made before the call.
+    ///
+    /// # Errors
+    /// What fsync or syncfs says.
+    pub fn sync_dir(&self, dir: impl AsFd) -> io::Result<()> {
+        let stat = fs::fstat(&dir)?;
+        let id = (stat.st_dev, stat.st_ino);
+        let (rounds, distinct) = {
+            let mut dirs = self.dirs.lock();
+            let rounds = Arc::clone(dirs.entry(id).or_default());
+            (rounds, dirs.len())
+        };
+        let result = if self.is_shared(distinct) {
+            self.timed_syncfs(&dir)
+        } else {
+            rounds.join(|| fs::fsync(&dir).map_err(Into::into))
+        };
+        let mut dirs = self.dirs.lock();
+        drop(rounds);
+        if dirs
+            .get(&id)
+            .is_some_and(|left| Arc::strong_count(left) == 1)
+        {
+            dirs.remove(&id);
+        }
+        result
+    }
+
+    /// Does one syncfs for all cost less than what it replaces?
+    fn is_shared(&self, waiting: usize) -> bool {
+        if waiting < SHARED_FROM {
+            return false;
+        }
+        let syncfs = self.syncfs_time.load(Ordering::Relaxed);
+        let one = self.fsync_time.load(Ordering::Relaxed);
+        if syncfs <= one.saturating_mul(waiting as u64) {
+            return true;
+        }
+        // Remembering a slow syncfs fades, so that it is tried again.
+        self.syncfs_time
+            .store(syncfs - syncfs / 32, Ordering::Relaxed);
+        false
+    }
+
+    fn sync_alone(&self, file: &impl AsFd) -> io::Result<()> {
+        let start = Instant::now();
+        fs::fsync(file)?;
+        record(&self.fsync_time, start);
+        Ok(())
+    }
+
+    fn sync_whole(&self, file: &impl AsFd) -> io::Result<()> {
+        self.timed_syncfs(file)?;
+        // Linux: syncfs reports errors to the descriptor it is called on, which is another waiter's. This
+        // call waits for nothing here and reports what became of this file's own pages (fs/sync.c).
+        let raw = file.as_fd().as_raw_fd();
+        // SAFETY: a system call on a descriptor that is borrowed for its duration; it touches no memory of ours.
+        let result = unsafe { libc::sync_file_range(raw, 0, 0, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    fn timed_syncfs(&self, any: &impl AsFd) -> io::Result<()> {
+        self.whole.join(|| {
+            let start = Instant::now();
+            fs::syncfs(any)?;
+            record(&self.syncfs_time, start);
+            Ok(())
+        })
+    }
+}
+
+/// A rolling time: an eighth of the newest, seven of what was.
+fn record(time: &AtomicU64, start: Instant) {
+    let took = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let was = time.load(Ordering::Relaxed);
+    time.store(
+        if was == 0 {
+            took
+        } else {
+            was - was / 8 + took / 8
+        },
+        Ordering::Relaxed,
+    );
+}
+
+/// Rounds of one shared call: whoever comes waits for a round that starts after it came.
+#[derive(Default)]
+struct Rounds {
+    state: Mutex<RoundState>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct RoundState {
+    /// Rounds that were started.
+    started: u64,
+    /// A round is under way.
+    running: bool,
+    /// How the last rounds ended: an OS error number, by round. Kept while somebody may ask for it.
+    failed: HashMap<u64, i32>,
+    finished: u64,
+    waiting: usize,
+}
+
+impl Rounds {
+    /// Waits for a round that starts from now on; leads it when nobody else does.
+    fn join(&self, call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let mine = state.started + 1;
+        state.waiting += 1;
+        while state.finished < mine && state.running {
+            self.ended.wait(&mut state);
+        }
+        if state.finished < mine {
+            state.started += 1;
+            state.running = true;
+            drop(state);
+            let result = call();
+            state = self.state.lock();
+            state.running = false;
+            state.finished = state.started;
+            if let Err(e) = result {
+                let round = state.finished;
+                state
+                    .failed
+                    .insert(round, e.raw_os_error().unwrap_or(libc::EIO));
+            }
+            self.ended.notify_all();
+        }
+        let outcome = state.failed.get(&mine).copied();
+        state.waiting -= 1;
+        if state.waiting == 0 {
+            state.failed.clear();
+        }
+        outcome.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[test]
+    fn who_arrives_during_a_round_waits_for_the_next() {
+        let rounds = Rounds::default();
+        let calls = AtomicUsize::new(0);
+        let inside = Barrier::new(2);
+        let release = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                rounds.join(|| {
+                    calls.fetch_add(1, Ordering::SeqCst);
+                    inside.wait();
+                    while !release.load(Ordering::SeqCst) {
+                        std::thread::yield_now();
+                    }
+                    Ok(())
+                })
+            });
+            inside.wait();
+            let late: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        rounds.join(|| {
+                            assert!(
+                                release.load(Ordering::SeqCst),
+                                "a late comer's round began before the first ended"
+                            );
+                            calls.fetch_add(1, Ordering::SeqCst);
+                            Ok(())
+                        })
+                    })
+                })
+                .collect();
+            while rounds.state.lock().waiting < 9 {
+                std::thread::yield_now();
+            }
+            release.store(true, Ordering::SeqCst);
+            for thread in late {
+                thread.join().expect("no panic").expect("no error");
+            }
+        });
+        assert_eq!(
+            calls.load(Ordering::SeqCst),
+            2,
+            "eight late comers share one round"
+        );
+    }
+
+    #[test]
+    fn a_failed_round_fails_all_who_shared_it_and_nobody_later() {
+        let rounds = Rounds::default();
+        let failed = rounds.join(|| Err(io::Error::from_raw_os_error(libc::EIO)));
+        assert_eq!(failed.expect_err("fails").raw_os_error(), Some(libc::EIO));
+        rounds.join(|| Ok(())).expect("the next round is its own");
+    }
+
+    #[test]
+    fn files_and_directories_are_synced_from_many_threads() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let syncer = Syncer::default();
+        std::thread::scope(|scope| {
+            for n in 0..32 {
+                let (syncer, dir) = (&syncer, dir.path());
+                scope.spawn(move || {
+                    let file = std::fs::File::create(dir.join(n.to_string())).expect("a file");
+                    syncer.sync_file(&file).expect("synced");
+                    syncer
+                        .sync_dir(std::fs::File::open(dir).expect("a directory"))
+                        .expect("synced");
+                });
+            }
+        });
+        assert!(syncer.dirs.lock().is_empty());
+        assert_eq!(syncer.files.load(Ordering::SeqCst), 0);
+    }
+}
