@@ -1,5 +1,6 @@
 //! The S3 face.
 
+pub mod auth;
 pub mod date;
 pub mod error;
 pub mod route;

@@ -1,0 +1,156 @@
+//! The moments that requests are signed with: ISO 8601 basic format, and HTTP dates in their three forms.
+
+use time::{Date, Month, Time};
+
+/// A moment of a signature, in whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SignedAt {
+    /// Seconds since the epoch.
+    pub(crate) seconds: i64,
+}
+
+impl SignedAt {
+    /// Reads `20130524T000000Z`.
+    pub(crate) fn from_basic(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 16 || bytes[8] != b'T' || bytes[15] != b'Z' {
+            return None;
+        }
+        let date = date(
+            number(text.get(..4)?)?,
+            number(text.get(4..6)?)?,
+            number(text.get(6..8)?)?,
+        )?;
+        let clock = [text.get(9..11)?, text.get(11..13)?, text.get(13..15)?];
+        Self::join(date, clock)
+    }
+
+    /// Reads an HTTP date (RFC 9110, section 5.6.7), and with an offset, as mail writes it.
+    pub(crate) fn from_http(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text
+            .split([' ', ',', '-'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        let (day, month, year, clock, zone) = match words.as_slice() {
+            // Sun, 06 Nov 1994 08:49:37 GMT and Sunday, 06-Nov-94 08:49:37 GMT; `-0000` loses its sign to the
+            // split, which is all the same for zero.
+            [_, day, month, year, clock, zone] => (day, month, year, clock, *zone),
+            // Sun Nov  6 08:49:37 1994
+            [_, month, day, clock, year] => (day, month, year, clock, "GMT"),
+            _ => return None,
+        };
+        if !matches!(zone, "GMT" | "UTC" | "Z" | "+0000" | "0000") {
+            return None;
+        }
+        let year = match (year.len(), number(year)?) {
+            (4, year) => year,
+            (2, short) if short < 70 => 2000 + short,
+            (2, short) => 1900 + short,
+            _ => return None,
+        };
+        let clock: Vec<&str> = clock.split(':').collect();
+        Self::join(
+            date(year, month_of(month)?, number(day)?)?,
+            clock.try_into().ok()?,
+        )
+    }
+
+    /// Reads either form.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::from_basic(text).or_else(|| Self::from_http(text))
+    }
+
+    /// Writes the basic form, as it is signed.
+    pub(crate) fn basic(self) -> String {
+        // Every value came through `join`, whose dates lie within the calendar of `time`.
+        let moment = time::OffsetDateTime::from_unix_timestamp(self.seconds)
+            .expect("a parsed date is in range");
+        let (date, hour, minute, second) = (
+            moment.date(),
+            moment.hour(),
+            moment.minute(),
+            moment.second(),
+        );
+        let month = u8::from(date.month());
+        format!(
+            "{:04}{month:02}{:02}T{hour:02}{minute:02}{second:02}Z",
+            date.year(),
+            date.day()
+        )
+    }
+
+    fn join(date: Date, clock: [&str; 3]) -> Option<Self> {
+        let [hour, minute, second] = clock;
+        let part = |text: &str| number(text).and_then(|n| u8::try_from(n).ok());
+        let time = Time::from_hms(part(hour)?, part(minute)?, part(second)?).ok()?;
+        Some(Self {
+            seconds: date.with_time(time).assume_utc().unix_timestamp(),
+        })
+    }
+}
+
+fn date(year: u32, month: u32, day: u32) -> Option<Date> {
+    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
+    Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()
+}
+
+fn month_of(name: &str) -> Option<u32> {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    MONTHS
+        .iter()
+        .position(|month| *month == name)
+        .map(|n| n as u32 + 1)
+}
+
+/// Digits only, at most four: `parse` alone would take a sign.
+fn number(text: &str) -> Option<u32> {
+    if text.is_empty() || text.len() > 4 || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_forms_of_one_moment_agree() {
+        let moment = SignedAt {
+            seconds: 784_111_777,
+        };
+        for text in [
+            "19941106T084937Z",
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 +0000",
+            "Sun, 06 Nov 1994 08:49:37 -0000",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(SignedAt::parse(text), Some(moment), "{text}");
+        }
+        assert_eq!(moment.basic(), "19941106T084937Z");
+    }
+
+    #[test]
+    fn what_is_no_date_is_refused() {
+        for text in [
+            "",
+            "Bad Date",
+            "20130524",
+            "20131324T000000Z",
+            "20130524T250000Z",
+            "2013052+T000000Z",
+            "20130524T0000é",
+        ] {
+            assert_eq!(SignedAt::parse(text), None, "{text}");
+        }
+        assert_eq!(
+            SignedAt::parse("Tue, 07 Jul 1950 21:53:04 GMT").map(|d| d.seconds < 0),
+            Some(true)
+        );
+        assert!(SignedAt::parse("Tue, 07 Jul 9999 21:53:04 GMT").is_some());
+    }
+}
