@@ -12,6 +12,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::xml::Writer;
 
+mod from_store;
+
 /// Declares the codes: the name as on the wire, the status, and the message when nobody gives a better one.
 macro_rules! codes {
     ($($name:ident $status:literal $message:literal;)+) => {
@@ -122,9 +124,8 @@ codes! {
     BucketAlreadyOwnedByYou 409 "Your previous request to create the named bucket succeeded and you already own it.";
     BucketNotEmpty 409 "The bucket you tried to delete is not empty";
     ConditionalRequestConflict 409 "A conflicting conditional operation is currently in progress against this resource. Try again.";
-    ExistingObjectIsDirectory 409 "A directory already exists at the path of this key.";
     InvalidBucketState 409 "The request is not valid with the current state of the bucket.";
-    ObjectParentIsFile 409 "A parent of this key is a file, not a directory.";
+    ObjectPathConflict 409 "The path of this key is taken by something else in the directory.";
     OperationAborted 409 "A conflicting conditional operation is currently in progress against this resource. Try again.";
 
     MissingContentLength 411 "You must provide the Content-Length HTTP header.";

@@ -1,7 +1,9 @@
 //! The S3 face.
 
 pub mod auth;
+pub mod conditional;
 pub mod date;
 pub mod error;
+pub mod range;
 pub mod route;
 pub mod xml;
