@@ -109,15 +109,15 @@ fn within_its_time(
         return Err(S3Error::new(Code::AccessDenied)
             .message("Request is not valid yet")
             .with("X-Amz-Expires", expires)
-            .with("ServerTime", crate::date::iso8601(now.0)));
+            .with("ServerTime", crate::date::iso8601(now)));
     }
     let end = Timestamp::from_parts(signed_at.seconds + lifetime, 0);
     if now > end {
         return Err(S3Error::new(Code::AccessDenied)
             .message("Request has expired")
             .with("X-Amz-Expires", expires)
-            .with("Expires", crate::date::iso8601(end.0))
-            .with("ServerTime", crate::date::iso8601(now.0)));
+            .with("Expires", crate::date::iso8601(end))
+            .with("ServerTime", crate::date::iso8601(now)));
     }
     Ok(())
 }

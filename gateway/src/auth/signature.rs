@@ -172,7 +172,7 @@ pub(crate) fn refuse_skew(signed_at: SignedAt, now: Timestamp) -> Result<(), S3E
     }
     Err(S3Error::new(Code::RequestTimeTooSkewed)
         .with("RequestTime", signed_at.basic())
-        .with("ServerTime", crate::date::iso8601(now.0))
+        .with("ServerTime", crate::date::iso8601(now))
         .with("MaxAllowedSkewMilliseconds", (MAX_SKEW * 1000).to_string()))
 }
 

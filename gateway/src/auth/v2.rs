@@ -138,9 +138,9 @@ pub(super) fn verify_presigned(
         return Err(denied("Request has expired")
             .with(
                 "Expires",
-                crate::date::iso8601(Timestamp::from_parts(end, 0).0),
+                crate::date::iso8601(Timestamp::from_parts(end, 0)),
             )
-            .with("ServerTime", crate::date::iso8601(now.0)));
+            .with("ServerTime", crate::date::iso8601(now)));
     }
     let (access_key, signature, dates) = (&*access_key, &*signature, &[&*expires]);
     verify(
