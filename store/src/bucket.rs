@@ -13,10 +13,13 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx
 use rustix::io::Errno;
 
 use crate::path::HideList;
+use crate::record::Judge;
 use crate::root::{Tree, kind, system};
 use crate::shared::{BucketShared, Buckets};
 use crate::sync::Syncers;
-use crate::{BucketName, Durability, KeyPolicy, Result, StoreError, Timestamp, fsfacts};
+use crate::{
+    BucketName, Durability, KeyPolicy, Result, StoreError, Timestamp, fsfacts, relaxed, seal,
+};
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -55,6 +58,12 @@ pub struct Store {
     pub(crate) buckets: Buckets,
     /// Group commit, by device.
     pub(crate) syncers: Syncers,
+    /// Which records are true, and what this process remembers of them.
+    pub(crate) judge: Judge,
+    /// Files that wait to be verified.
+    pub(crate) seal_queue: seal::Queue,
+    /// Buckets that were written to without a sync.
+    pub(crate) unsynced: relaxed::Unsynced,
     /// The root's absolute path, without links.
     location: PathBuf,
     root: OwnedFd,
@@ -85,11 +94,15 @@ impl Store {
         let root = fs::open(&location, flags, Mode::empty()).map_err(|e| system(&shown, e))?;
         let root_id = identity(&root, AtFlags::EMPTY_PATH).map_err(|e| system(&shown, e))?;
         let hide = Arc::new(HideList::new(&options.hide));
+        let judge = Judge::new(options.verify_mtime_only);
         Ok(Arc::new(Self {
             options,
             hide,
             buckets: Buckets::default(),
             syncers: Syncers::default(),
+            judge,
+            seal_queue: seal::Queue::default(),
+            unsynced: relaxed::Unsynced::default(),
             location,
             root,
             root_id,

@@ -69,7 +69,10 @@ const BY_EXTENSION: [(&str, &str); 104] = [
     ("deb", "application/vnd.debian.binary-package"),
     ("dmg", "application/x-apple-diskimage"),
     ("doc", "application/msword"),
-    ("docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+    (
+        "docx",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ),
     ("eml", "message/rfc822"),
     ("eot", "application/vnd.ms-fontobject"),
     ("epub", "application/epub+zip"),
@@ -122,7 +125,10 @@ const BY_EXTENSION: [(&str, &str); 104] = [
     ("pdf", "application/pdf"),
     ("png", "image/png"),
     ("ppt", "application/vnd.ms-powerpoint"),
-    ("pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
+    (
+        "pptx",
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ),
     ("ps", "application/postscript"),
     ("psd", "image/vnd.adobe.photoshop"),
     ("py", "text/x-python"),
@@ -151,7 +157,10 @@ const BY_EXTENSION: [(&str, &str); 104] = [
     ("woff2", "font/woff2"),
     ("xhtml", "application/xhtml+xml"),
     ("xls", "application/vnd.ms-excel"),
-    ("xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+    (
+        "xlsx",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ),
     ("xml", "application/xml"),
     ("xz", "application/x-xz"),
     ("yaml", "application/yaml"),
@@ -179,7 +188,9 @@ pub(crate) fn by_extension(key: &str) -> Option<&'static str> {
         return None; // `.profile` has no extension.
     }
     let extension = extension.to_ascii_lowercase();
-    let index = BY_EXTENSION.binary_search_by(|(known, _)| (*known).cmp(&extension)).ok()?;
+    let index = BY_EXTENSION
+        .binary_search_by(|(known, _)| (*known).cmp(&extension))
+        .ok()?;
     Some(BY_EXTENSION[index].1)
 }
 
@@ -189,13 +200,21 @@ mod tests {
 
     #[test]
     fn codes_mean_what_they_always_meant() {
-        for (code_, kind) in [(2, "application/octet-stream"), (4, "text/plain"), (14, "application/json"), (41, NONE)] {
+        for (code_, kind) in [
+            (2, "application/octet-stream"),
+            (4, "text/plain"),
+            (14, "application/json"),
+            (41, NONE),
+        ] {
             assert_eq!(coded(code_), Some(kind));
             assert_eq!(code(Some(kind.as_bytes())), code_);
         }
         assert_eq!(code(None), NOT_SENT);
         assert_eq!(code(Some(b"text/x-odd")), IN_META);
-        assert_eq!((coded(IN_META), coded(NOT_SENT), coded(255)), (None, None, None));
+        assert_eq!(
+            (coded(IN_META), coded(NOT_SENT), coded(255)),
+            (None, None, None)
+        );
     }
 
     #[test]

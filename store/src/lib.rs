@@ -6,6 +6,7 @@
 
 pub mod bucket;
 pub mod checksum;
+mod content_type;
 mod dirmark;
 pub mod error;
 pub mod etag;
@@ -19,8 +20,10 @@ pub mod name;
 pub mod object;
 pub mod path;
 mod random;
-pub mod record;
+mod record;
+mod relaxed;
 mod root;
+pub mod seal;
 mod settings;
 mod shared;
 mod sync;

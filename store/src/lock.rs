@@ -69,6 +69,12 @@ pub(crate) struct KeyGuard<'a> {
     _stripe: MutexGuard<'a, ()>,
 }
 
+/// A reader's share of a key's lock; closing the descriptor releases it.
+pub(crate) struct ReadGuard<'a> {
+    _locked: Option<OwnedFd>,
+    _stripe: MutexGuard<'a, ()>,
+}
+
 enum Release<'a> {
     Byte(&'a OwnedFd, usize),
     File { _locked: OwnedFd },
@@ -90,7 +96,7 @@ impl Bucket {
     /// # Errors
     /// `Unavailable` where the bucket's kind of lock cannot be had here, and what the disk says.
     pub(crate) fn lock_key(&self, key: &ObjectKey) -> Result<KeyGuard<'_>> {
-        let stripe = stripe_of(key);
+        let stripe = stripe_of(key.as_str());
         let held = self.shared.locks.stripes[stripe].lock();
         let shared = self.shared_locks()?;
         let release = match shared.kind {
@@ -106,6 +112,55 @@ impl Bucket {
         };
         Ok(KeyGuard {
             release,
+            _stripe: held,
+        })
+    }
+
+    /// Waits until nobody is half-way through a change of the key's record, and keeps others from
+    /// beginning one. Unlike [`Bucket::lock_key`] it writes nothing, not even in a bucket that no
+    /// gateway ever wrote to. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn lock_key_for_reading(&self, key: &str) -> Result<ReadGuard<'_>> {
+        let stripe = stripe_of(key);
+        let held = self.shared.locks.stripes[stripe].lock();
+        let Some(dir) = self.tree.reserved("locks", false)? else {
+            return Ok(ReadGuard {
+                _locked: None,
+                _stripe: held,
+            });
+        };
+        let (name, byte) = match read_mode(&dir)? {
+            Some(Kind::Ofd) => ("keys".to_owned(), true),
+            Some(Kind::Flock) => (format!("{stripe:04}"), false),
+            // A lease cannot be shared; its holder is waited for by looking again.
+            Some(Kind::Lease) | None => {
+                return Ok(ReadGuard {
+                    _locked: None,
+                    _stripe: held,
+                });
+            }
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match fs::openat(&dir, &name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => {
+                return Ok(ReadGuard {
+                    _locked: None,
+                    _stripe: held,
+                });
+            }
+            Err(e) => return Err(system("locks", e)),
+        };
+        if byte {
+            byte_lock(&file, stripe, libc::F_RDLCK, true)
+                .map_err(|e| StoreError::from_io("locks/keys", e))?;
+        } else {
+            fs::flock(&file, FlockOperation::LockShared).map_err(|e| system("locks", e))?;
+        }
+        Ok(ReadGuard {
+            _locked: Some(file),
             _stripe: held,
         })
     }
@@ -155,8 +210,8 @@ impl Drop for KeyGuard<'_> {
 }
 
 /// The stripe of a key: the same in every process and version, since all must meet there.
-fn stripe_of(key: &ObjectKey) -> usize {
-    let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, key.as_str().as_bytes());
+fn stripe_of(key: &str) -> usize {
+    let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, key.as_bytes());
     (sum % STRIPES as u64) as usize
 }
 

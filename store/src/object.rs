@@ -36,6 +36,8 @@ pub struct ObjectInfo {
     pub etag: ETag,
     /// First half of the derived ETag that sealing replaced; conditions go on accepting it.
     pub(crate) replaced: Option<u64>,
+    /// What the record of an unverified file says: a condition that names it has the file verified first.
+    pub(crate) recorded: Option<ETag>,
     /// A valid record's checksum: the client's algorithm, else CRC64NVME. `None` without a valid record.
     pub checksum: Option<ObjectChecksum>,
     /// Parts of a multipart object, in order, with a valid record; else empty.

@@ -13,7 +13,7 @@ pub(crate) mod stamp;
 
 use crate::{Algorithm, Checksum, ChecksumType, ETag, ObjectChecksum, PartInfo, Timestamp};
 
-pub(crate) use describe::{Reader, describe, settle};
+pub(crate) use describe::{describe, describe_locked, examine, judge, settle};
 pub(crate) use memory::Memory;
 pub(crate) use stamp::{FileState, Judge, Stamp, Verdict};
 
@@ -141,7 +141,9 @@ impl Record {
             Some(&other) => return Err(Unreadable::Version(other)),
             None => return Err(Unreadable::Short),
         }
-        let (fixed, rest) = bytes.split_first_chunk::<FIXED>().ok_or(Unreadable::Short)?;
+        let (fixed, rest) = bytes
+            .split_first_chunk::<FIXED>()
+            .ok_or(Unreadable::Short)?;
         let flags = fixed[1];
         let count = u16::from_le_bytes([fixed[2], fixed[3]]);
         let etag: [u8; 16] = array(&fixed[10..26]);
@@ -225,7 +227,8 @@ impl Record {
         if !parts.is_empty() {
             let value = parts::encode(parts);
             let pieces = value.chunks(usize::from(u16::MAX));
-            self.fields.extend(pieces.map(|piece| (kind::PARTS, piece.to_vec())));
+            self.fields
+                .extend(pieces.map(|piece| (kind::PARTS, piece.to_vec())));
         }
     }
 
@@ -255,7 +258,10 @@ impl Record {
 
     /// The first field of a kind.
     pub(crate) fn field(&self, kind: u8) -> Option<&[u8]> {
-        self.fields.iter().find(|(k, _)| *k == kind).map(|(_, value)| &value[..])
+        self.fields
+            .iter()
+            .find(|(k, _)| *k == kind)
+            .map(|(_, value)| &value[..])
     }
 
     /// Puts a field in the place of all of its kind.
@@ -274,7 +280,8 @@ impl Record {
 pub(crate) fn encode_fields(fields: &[Field]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (kind, value) in fields {
-        let length = u16::try_from(value.len()).expect("long values are cut before they become fields");
+        let length =
+            u16::try_from(value.len()).expect("long values are cut before they become fields");
         bytes.push(*kind);
         bytes.extend(length.to_le_bytes());
         bytes.extend(value);
@@ -291,7 +298,11 @@ pub(crate) fn decode_fields(mut bytes: &[u8]) -> Result<Vec<Field>, Unreadable> 
         fields.push((*kind, value.to_vec()));
         bytes = &rest[length..];
     }
-    if bytes.is_empty() { Ok(fields) } else { Err(Unreadable::Short) }
+    if bytes.is_empty() {
+        Ok(fields)
+    } else {
+        Err(Unreadable::Short)
+    }
 }
 
 fn decode_checksum(value: &[u8]) -> Option<ObjectChecksum> {
@@ -300,13 +311,23 @@ fn decode_checksum(value: &[u8]) -> Option<ObjectChecksum> {
     if value.len() != algorithm.len() {
         return None;
     }
-    let checksum = Checksum { algorithm, value: value.to_vec() };
-    let kind = if *composite == 0 { ChecksumType::FullObject } else { ChecksumType::Composite };
+    let checksum = Checksum {
+        algorithm,
+        value: value.to_vec(),
+    };
+    let kind = if *composite == 0 {
+        ChecksumType::FullObject
+    } else {
+        ChecksumType::Composite
+    };
     Some(ObjectChecksum { checksum, kind })
 }
 
 fn full(checksum: Checksum) -> ObjectChecksum {
-    ObjectChecksum { checksum, kind: ChecksumType::FullObject }
+    ObjectChecksum {
+        checksum,
+        kind: ChecksumType::FullObject,
+    }
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
@@ -330,7 +351,11 @@ mod tests {
             type_code: 7,
             replaced: Some(0x3837_3635_3433_3231),
             has_meta: true,
-            ..Record::new(ETag::Md5(*b"0123456789abcdef"), 0x4847_4645_4443_4241, stamp)
+            ..Record::new(
+                ETag::Md5(*b"0123456789abcdef"),
+                0x4847_4645_4443_4241,
+                stamp,
+            )
         }
     }
 
@@ -355,13 +380,35 @@ mod tests {
 
     #[test]
     fn optional_fields_are_what_version_1_always_wrote() {
-        let mut record = Record { etag: ETag::Multipart([0xee; 16], 3), replaced: None, ..example() };
-        let sha1 = Checksum { algorithm: Algorithm::Sha1, value: vec![0x51; 20] };
-        record.set_checksum(Some(&ObjectChecksum { checksum: sha1, kind: ChecksumType::Composite }));
+        let mut record = Record {
+            etag: ETag::Multipart([0xee; 16], 3),
+            replaced: None,
+            ..example()
+        };
+        let sha1 = Checksum {
+            algorithm: Algorithm::Sha1,
+            value: vec![0x51; 20],
+        };
+        record.set_checksum(Some(&ObjectChecksum {
+            checksum: sha1,
+            kind: ChecksumType::Composite,
+        }));
         record.set_parts(&[
-            PartInfo { number: 1, size: 5 << 20, checksum: None },
-            PartInfo { number: 2, size: 5 << 20, checksum: None },
-            PartInfo { number: 9, size: 77, checksum: None },
+            PartInfo {
+                number: 1,
+                size: 5 << 20,
+                checksum: None,
+            },
+            PartInfo {
+                number: 2,
+                size: 5 << 20,
+                checksum: None,
+            },
+            PartInfo {
+                number: 9,
+                size: 77,
+                checksum: None,
+            },
         ]);
         record.set_upload_id("up");
         record.set_unsynced(Some([0xb0; 16]));
@@ -396,7 +443,11 @@ mod tests {
         record.set_upload_id("an-upload");
         let bytes = record.encode();
         for end in (1..bytes.len()).filter(|end| *end != FIXED) {
-            assert_eq!(Record::decode(&bytes[..end]), Err(Unreadable::Short), "{end} bytes");
+            assert_eq!(
+                Record::decode(&bytes[..end]),
+                Err(Unreadable::Short),
+                "{end} bytes"
+            );
         }
     }
 
@@ -408,8 +459,17 @@ mod tests {
                     continue; // S3 has no such checksum.
                 }
                 let mut record = example();
-                let value = record.crc64.to_be_bytes().into_iter().cycle().take(algorithm.len()).collect();
-                let kept = ObjectChecksum { checksum: Checksum { algorithm, value }, kind };
+                let value = record
+                    .crc64
+                    .to_be_bytes()
+                    .into_iter()
+                    .cycle()
+                    .take(algorithm.len())
+                    .collect();
+                let kept = ObjectChecksum {
+                    checksum: Checksum { algorithm, value },
+                    kind,
+                };
                 record.set_checksum(Some(&kept));
                 let back = Record::decode(&record.encode()).expect("it was just encoded");
                 assert_eq!(back.checksum(), kept);
@@ -422,7 +482,10 @@ mod tests {
         let part = |number: u16| PartInfo {
             number,
             size: u64::from(number) << 24,
-            checksum: Some(Checksum { algorithm: Algorithm::Sha256, value: vec![number as u8; 32] }),
+            checksum: Some(Checksum {
+                algorithm: Algorithm::Sha256,
+                value: vec![number as u8; 32],
+            }),
         };
         let parts: Vec<PartInfo> = (1..=10_000).map(part).collect();
         let mut record = example();

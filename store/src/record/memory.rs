@@ -53,14 +53,20 @@ impl Memory {
     /// A memory of at most so many files.
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, capacity: capacity.div_ceil(SHARDS).max(1) }
+        Self {
+            shards,
+            capacity: capacity.div_ceil(SHARDS).max(1),
+        }
     }
 
     /// Remembers that `record` was true of the file at the ctime of `state`.
     pub(crate) fn remember(&self, state: &FileState, record: &[u8]) {
         let key = (state.device, state.inode);
         let mut shard = self.shard(key).lock();
-        let entry = Entry { changed: state.changed, record: record.into() };
+        let entry = Entry {
+            changed: state.changed,
+            record: record.into(),
+        };
         if shard.entries.insert(key, entry).is_none() {
             shard.arrival.push_back(key);
         }
@@ -99,7 +105,13 @@ mod tests {
     use super::*;
 
     fn state(inode: u64, changed: i64) -> FileState {
-        FileState { device: 1, inode, size: 0, modified: Timestamp(0), changed: Timestamp(changed) }
+        FileState {
+            device: 1,
+            inode,
+            size: 0,
+            modified: Timestamp(0),
+            changed: Timestamp(changed),
+        }
     }
 
     #[test]
@@ -115,7 +127,10 @@ mod tests {
     fn other_bytes_drop_the_memory() {
         let memory = Memory::default();
         memory.remember(&state(1, 5), b"record");
-        assert_eq!(memory.recall(&state(1, 5), b"another gateway's"), Recall::Nothing);
+        assert_eq!(
+            memory.recall(&state(1, 5), b"another gateway's"),
+            Recall::Nothing
+        );
         assert_eq!(memory.recall(&state(1, 6), b"record"), Recall::Nothing);
     }
 
@@ -127,8 +142,19 @@ mod tests {
             memory.recall(&state(inode, 1), b"other");
             memory.remember(&state(inode, 1), b"r");
         }
-        let held: usize = memory.shards.iter().map(|shard| shard.lock().entries.len()).sum();
-        let queued: usize = memory.shards.iter().map(|shard| shard.lock().arrival.len()).sum();
-        assert!(held <= 640 && queued <= 640, "{held} entries, {queued} queued");
+        let held: usize = memory
+            .shards
+            .iter()
+            .map(|shard| shard.lock().entries.len())
+            .sum();
+        let queued: usize = memory
+            .shards
+            .iter()
+            .map(|shard| shard.lock().arrival.len())
+            .sum();
+        assert!(
+            held <= 640 && queued <= 640,
+            "{held} entries, {queued} queued"
+        );
     }
 }

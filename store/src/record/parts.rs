@@ -24,7 +24,12 @@ pub(super) fn encode(parts: &[PartInfo]) -> Vec<u8> {
         rest = &rest[run..];
     }
     if algorithm.is_some() {
-        bytes.extend(parts.iter().filter_map(|part| part.checksum.as_ref()).flat_map(|c| c.value.iter()));
+        bytes.extend(
+            parts
+                .iter()
+                .filter_map(|part| part.checksum.as_ref())
+                .flat_map(|c| c.value.iter()),
+        );
     }
     bytes
 }
@@ -46,14 +51,21 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<PartInfo>> {
         }
         let last = first.checked_add(length - 1)?;
         let size = u64::from_le_bytes(size);
-        parts.extend((first..=last).map(|number| PartInfo { number, size, checksum: None }));
+        parts.extend((first..=last).map(|number| PartInfo {
+            number,
+            size,
+            checksum: None,
+        }));
     }
     if *algorithm != 0 {
         let algorithm = Algorithm::from_code(*algorithm)?;
         for part in &mut parts {
             let (value, after) = rest.split_at_checked(algorithm.len())?;
             rest = after;
-            part.checksum = Some(Checksum { algorithm, value: value.to_vec() });
+            part.checksum = Some(Checksum {
+                algorithm,
+                value: value.to_vec(),
+            });
         }
     }
     rest.is_empty().then_some(parts)

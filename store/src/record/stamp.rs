@@ -95,7 +95,13 @@ impl FileState {
     /// The ETag while there is no valid record.
     pub(crate) fn derived_etag(&self, stable_inodes: bool) -> ETag {
         let inode = if stable_inodes { self.inode } else { 0 };
-        Derivation { inode, size: self.size, modified: self.modified, changed: self.changed }.etag()
+        Derivation {
+            inode,
+            size: self.size,
+            modified: self.modified,
+            changed: self.changed,
+        }
+        .etag()
     }
 
     /// Has the content the same size and mtime?
@@ -116,7 +122,9 @@ impl Verdict {
     /// The record, whatever it is worth.
     pub(crate) fn record(&self) -> Option<&Record> {
         match self {
-            Self::Valid(record) | Self::Stale(record) | Self::Unverified(Some(record)) => Some(record),
+            Self::Valid(record) | Self::Stale(record) | Self::Unverified(Some(record)) => {
+                Some(record)
+            }
             Self::Unverified(None) | Self::None => None,
         }
     }
@@ -125,7 +133,11 @@ impl Verdict {
 impl Judge {
     /// A judge without memories. `mtime_only`: take equal size and mtime for valid.
     pub(crate) fn new(mtime_only: bool) -> Self {
-        Self { memory: Memory::default(), mtime_only, boot: this_boot() }
+        Self {
+            memory: Memory::default(),
+            mtime_only,
+            boot: this_boot(),
+        }
     }
 
     /// The boot that this process runs in.
@@ -141,7 +153,9 @@ impl Judge {
         bytes: Option<&[u8]>,
         synced: impl FnOnce([u8; 16]) -> Option<Timestamp>,
     ) -> Verdict {
-        let Some(bytes) = bytes else { return Verdict::None };
+        let Some(bytes) = bytes else {
+            return Verdict::None;
+        };
         let record = match Record::decode(bytes) {
             Ok(record) => record,
             Err(Unreadable::Short | Unreadable::Version(_)) => return Verdict::Unverified(None),
@@ -172,7 +186,11 @@ impl Judge {
     }
 
     /// Is what was written without sync still what was written?
-    fn survived(&self, record: &Record, synced: impl FnOnce([u8; 16]) -> Option<Timestamp>) -> bool {
+    fn survived(
+        &self,
+        record: &Record,
+        synced: impl FnOnce([u8; 16]) -> Option<Timestamp>,
+    ) -> bool {
         match record.boot() {
             Some(boot) if boot == self.boot => true,
             Some(boot) => synced(boot).is_some_and(|until| record.stamp.seal <= until),
@@ -193,12 +211,16 @@ fn has_age(state: &FileState, now: Timestamp) -> bool {
 }
 
 fn in_window(state: &FileState, stamp: Stamp) -> bool {
-    let tick = if is_coarse(state, stamp) { COARSE } else { TICK };
+    let tick = if is_coarse(state, stamp) {
+        COARSE
+    } else {
+        TICK
+    };
     let since = i128::from(state.changed.0) - i128::from(stamp.seal.0);
     (-i128::from(tick)..=i128::from(WINDOW)).contains(&since)
 }
 
-/// The boot id of this kernel; zeros where it has none, which no record is then trusted by.
+/// The boot id of this kernel; a random one where it tells none.
 fn this_boot() -> [u8; 16] {
     // An interface of the kernel, not a name below any root.
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -208,10 +230,7 @@ fn this_boot() -> [u8; 16] {
         // Two processes must not take each other's boot for their own: a random one is nobody's.
         _ => {
             let mut id = [0; 16];
-            // A short or failed read leaves zeros: then unsynced records of any boot look alike.
-            if rustix::rand::getrandom(&mut id[..], rustix::rand::GetRandomFlags::empty()).is_err() {
-                tracing::warn!("neither a boot id nor random bytes can be had");
-            }
+            crate::random::fill(&mut id);
             id
         }
     }
@@ -224,11 +243,21 @@ mod tests {
     const S: i64 = 1_000_000_000;
 
     fn state(changed: i64) -> FileState {
-        FileState { device: 1, inode: 2, size: 3, modified: Timestamp(4), changed: Timestamp(changed) }
+        FileState {
+            device: 1,
+            inode: 2,
+            size: 3,
+            modified: Timestamp(4),
+            changed: Timestamp(changed),
+        }
     }
 
     fn record(seal: i64) -> Record {
-        let stamp = Stamp { size: 3, modified: Timestamp(4), seal: Timestamp(seal) };
+        let stamp = Stamp {
+            size: 3,
+            modified: Timestamp(4),
+            seal: Timestamp(seal),
+        };
         Record::new(ETag::Md5([1; 16]), 2, stamp)
     }
 
@@ -238,14 +267,23 @@ mod tests {
 
     #[test]
     fn no_record_is_no_record() {
-        assert_eq!(Judge::new(false).judge(&state(1), None, |_| None), Verdict::None);
+        assert_eq!(
+            Judge::new(false).judge(&state(1), None, |_| None),
+            Verdict::None
+        );
     }
 
     #[test]
     fn another_size_or_mtime_is_stale() {
         let (judge_, made) = (Judge::new(true), record(100));
-        let longer = FileState { size: 4, ..state(100) };
-        let touched = FileState { modified: Timestamp(5), ..state(100) };
+        let longer = FileState {
+            size: 4,
+            ..state(100)
+        };
+        let touched = FileState {
+            modified: Timestamp(5),
+            ..state(100)
+        };
         assert_eq!(judge(&judge_, &longer, &made), Verdict::Stale(made.clone()));
         assert_eq!(judge(&judge_, &touched, &made), Verdict::Stale(made));
     }
@@ -262,7 +300,11 @@ mod tests {
         ] {
             let verdict = judge(&Judge::new(false), &state(changed), &record(seal));
             assert_eq!(matches!(verdict, Verdict::Valid(_)), valid, "at {changed}");
-            assert_eq!(matches!(verdict, Verdict::Unverified(Some(_))), !valid, "at {changed}");
+            assert_eq!(
+                matches!(verdict, Verdict::Unverified(Some(_))),
+                !valid,
+                "at {changed}"
+            );
         }
     }
 
@@ -270,29 +312,49 @@ mod tests {
     fn remembered_ctime_is_valid_outside_the_window_and_another_is_not_inside_it() {
         let (judge_, made) = (Judge::new(false), record(S + 1));
         judge_.memory.remember(&state(900 * S + 1), &made.encode());
-        assert_eq!(judge(&judge_, &state(900 * S + 1), &made), Verdict::Valid(made.clone()));
-        assert_eq!(judge(&judge_, &state(S + 2), &made), Verdict::Unverified(Some(made)));
+        assert_eq!(
+            judge(&judge_, &state(900 * S + 1), &made),
+            Verdict::Valid(made.clone())
+        );
+        assert_eq!(
+            judge(&judge_, &state(S + 2), &made),
+            Verdict::Unverified(Some(made))
+        );
     }
 
     #[test]
     fn chmod_after_a_first_read_is_unverified_even_inside_the_window() {
         let (judge_, made) = (Judge::new(false), record(S + 1));
-        assert_eq!(judge(&judge_, &state(S + 2), &made), Verdict::Valid(made.clone()));
-        assert_eq!(judge(&judge_, &state(S + 3), &made), Verdict::Unverified(Some(made)));
+        assert_eq!(
+            judge(&judge_, &state(S + 2), &made),
+            Verdict::Valid(made.clone())
+        );
+        assert_eq!(
+            judge(&judge_, &state(S + 3), &made),
+            Verdict::Unverified(Some(made))
+        );
     }
 
     #[test]
     fn record_of_another_gateway_is_judged_by_the_window_again() {
         let judge_ = Judge::new(false);
-        judge_.memory.remember(&state(S + 1), &record(S + 1).encode());
+        judge_
+            .memory
+            .remember(&state(S + 1), &record(S + 1).encode());
         let theirs = record(500 * S + 1);
-        assert_eq!(judge(&judge_, &state(500 * S + 2), &theirs), Verdict::Valid(theirs));
+        assert_eq!(
+            judge(&judge_, &state(500 * S + 2), &theirs),
+            Verdict::Valid(theirs)
+        );
     }
 
     #[test]
     fn verify_mtime_takes_any_ctime() {
         let made = record(S + 1);
-        assert_eq!(judge(&Judge::new(true), &state(900 * S), &made), Verdict::Valid(made));
+        assert_eq!(
+            judge(&Judge::new(true), &state(900 * S), &made),
+            Verdict::Valid(made)
+        );
     }
 
     #[test]

@@ -1,0 +1,212 @@
+//! An [`ObjectInfo`] of an open file: what its record says, where it is true, and what it means.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::Stat;
+
+use super::{FileState, Record, Verdict, disk, kind};
+use crate::{Access, Bucket, Meta, ObjectInfo, Result, StoreError, content_type, relaxed};
+
+/// A record that was read and judged, with the bytes that the judgement is of.
+#[derive(Clone, Debug)]
+pub(crate) struct Examined {
+    /// What fstat showed.
+    pub(crate) state: FileState,
+    /// Whether the record speaks of the file.
+    pub(crate) verdict: Verdict,
+    /// The record's bytes.
+    pub(crate) bytes: Option<Vec<u8>>,
+    /// Where the filesystem has no xattrs: the meta JSON that lay beside the record.
+    meta_beside: Option<Vec<u8>>,
+}
+
+/// Describes an open file for a reader: an unverified one is looked at once more under its key's
+/// lock, since a re-stamp may be half done, and is queued for the sealer. `stat` is of `file`.
+///
+/// # Errors
+/// `WouldBlock` with `Access::Cached` where the lock or another file would have to be waited for;
+/// what the disk says.
+pub(crate) fn describe(
+    bucket: &Bucket,
+    file: impl AsFd,
+    stat: &Stat,
+    key: &str,
+    access: Access,
+) -> Result<ObjectInfo> {
+    let mut examined = examine(bucket, &file, FileState::of(stat))?;
+    if matches!(examined.verdict, Verdict::Unverified(_)) {
+        if access == Access::Cached {
+            return Err(StoreError::WouldBlock);
+        }
+        let held = bucket.lock_key_for_reading(key)?;
+        let again = examine(bucket, &file, FileState::look(&file)?)?;
+        drop(held);
+        // A change of the content since the caller's stat is the caller's to find: Object::unchanged.
+        if again.state.same_content(&examined.state) {
+            examined = again;
+        }
+    }
+    if matches!(examined.verdict, Verdict::Unverified(_)) {
+        bucket.store.seal_queue.push(bucket.name(), key);
+    }
+    inform(bucket, file, key, examined, access)
+}
+
+/// Describes an open file for somebody who holds its key's lock.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn describe_locked(
+    bucket: &Bucket,
+    file: impl AsFd,
+    key: &str,
+) -> Result<(Examined, ObjectInfo)> {
+    let examined = examine(bucket, &file, FileState::look(&file)?)?;
+    let info = inform(bucket, file, key, examined.clone(), Access::Blocking)?;
+    Ok((examined, info))
+}
+
+/// Reads and judges the record of an open file that showed `state`.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn examine(bucket: &Bucket, file: impl AsFd, state: FileState) -> Result<Examined> {
+    let raw = disk::read(file, &bucket.tree)?;
+    let verdict = judge(bucket, &state, raw.record.as_deref());
+    Ok(Examined {
+        state,
+        verdict,
+        bytes: raw.record,
+        meta_beside: raw.meta_beside,
+    })
+}
+
+/// Judges a record that the caller has read. A listing that reads by name opens the file, and asks
+/// [`describe`], whenever the verdict is neither `Valid` nor `None`.
+pub(crate) fn judge(bucket: &Bucket, state: &FileState, bytes: Option<&[u8]>) -> Verdict {
+    let synced = |boot| relaxed::synced_until(&bucket.tree, boot);
+    bucket.store.judge.judge(state, bytes, synced)
+}
+
+/// Verifies an unverified file by reading it: is its content what the record says? Where it is, this
+/// process remembers so, and the record is valid here from now on; nothing is written.
+///
+/// # Errors
+/// What reading says.
+pub(crate) fn settle(bucket: &Bucket, file: impl AsFd, examined: &Examined) -> Result<bool> {
+    let (Verdict::Unverified(Some(record)), Some(bytes)) = (&examined.verdict, &examined.bytes)
+    else {
+        return Ok(matches!(examined.verdict, Verdict::Valid(_)));
+    };
+    if !crate::seal::content_matches(&file, record)? {
+        return Ok(false);
+    }
+    if FileState::look(&file)? != examined.state {
+        return Ok(false);
+    }
+    bucket.store.judge.memory.remember(&examined.state, bytes);
+    Ok(true)
+}
+
+fn inform(
+    bucket: &Bucket,
+    file: impl AsFd,
+    key: &str,
+    examined: Examined,
+    access: Access,
+) -> Result<ObjectInfo> {
+    let Examined {
+        state,
+        mut verdict,
+        meta_beside,
+        ..
+    } = examined;
+    if let Verdict::Valid(record) = &mut verdict
+        && record.field(kind::OVERFLOW).is_some()
+    {
+        if access == Access::Cached {
+            return Err(StoreError::WouldBlock);
+        }
+        disk::load_overflow(record, &bucket.tree)?;
+    }
+    let meta = meta_of(bucket, file, key, &verdict, meta_beside, access)?;
+    let etag = verdict.etag(&state, bucket.stable_inodes());
+    let mut info = ObjectInfo {
+        size: state.size,
+        modified: state.modified,
+        etag,
+        replaced: None,
+        recorded: None,
+        checksum: None,
+        parts: Vec::new(),
+        part_count: None,
+        meta,
+        upload_id: None,
+    };
+    match verdict {
+        Verdict::Valid(record) => {
+            info.replaced = record.replaced;
+            info.checksum = Some(record.checksum());
+            info.parts = record.parts();
+            if let crate::ETag::Multipart(_, count) = record.etag {
+                info.part_count = Some(count);
+            }
+            info.upload_id = record.upload_id();
+        }
+        Verdict::Unverified(Some(record)) => info.recorded = Some(record.etag),
+        Verdict::Unverified(None) | Verdict::Stale(_) | Verdict::None => {}
+    }
+    Ok(info)
+}
+
+/// The object half, which outlives a change of the content; the Content-Type resolved.
+fn meta_of(
+    bucket: &Bucket,
+    file: impl AsFd,
+    key: &str,
+    verdict: &Verdict,
+    beside: Option<Vec<u8>>,
+    access: Access,
+) -> Result<Meta> {
+    let record = verdict.record();
+    // Asked for whatever the record says: a person may have set it since.
+    let json = match beside {
+        Some(json) => Some(json),
+        None => {
+            let elsewhere =
+                record.is_some_and(|record| record.field(kind::META_OVERFLOW).is_some());
+            if elsewhere && access == Access::Cached {
+                return Err(StoreError::WouldBlock);
+            }
+            disk::read_meta(file, record, &bucket.tree)?
+        }
+    };
+    let mut meta = json
+        .and_then(|json| Meta::from_json(&json))
+        .unwrap_or_default();
+    if meta.content_type.is_none() {
+        meta.content_type = resolve_type(record, key);
+    }
+    Ok(meta)
+}
+
+/// The Content-Type where the meta half names none.
+fn resolve_type(record: Option<&Record>, key: &str) -> Option<Vec<u8>> {
+    let put = record.filter(|record| !record.sealed);
+    let kind = match put {
+        Some(record) => content_type::coded(record.type_code),
+        None => content_type::by_extension(key),
+    };
+    kind.map(|kind| kind.as_bytes().to_vec())
+}
+
+impl Bucket {
+    /// Are inode numbers part of a derived ETag here? Not where the server behind a mount, or the
+    /// kernel's cache, makes them up anew.
+    pub(crate) fn stable_inodes(&self) -> bool {
+        !matches!(
+            self.shared.facts.name,
+            "fuse" | "unknown" | "vfat" | "exfat"
+        )
+    }
+}

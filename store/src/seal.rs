@@ -1,0 +1,77 @@
+//! The sealer: verifies files whose record cannot be judged, by reading them, in the background.
+//!
+//! Whoever meets an unverified file queues it here. Only the sealer writes: it re-stamps a record
+//! whose content is still what it says, and takes the content half of one whose content is not.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::record::Record;
+use crate::{BucketName, Digester, ETag, Result, StoreError};
+
+/// Files that wait at most; more are met again when somebody asks for them.
+const QUEUE_MAX: usize = 65_536;
+/// Bytes read at once.
+const CHUNK: usize = 1 << 20;
+
+/// Files that wait to be verified, each once.
+#[derive(Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    order: VecDeque<(BucketName, String)>,
+    known: HashSet<(BucketName, String)>,
+}
+
+impl Queue {
+    /// Queues a file, unless it waits already or the queue is full.
+    pub(crate) fn push(&self, bucket: &BucketName, key: &str) {
+        let mut waiting = self.waiting.lock();
+        if waiting.order.len() >= QUEUE_MAX {
+            return;
+        }
+        let item = (bucket.clone(), key.to_owned());
+        if waiting.known.insert(item.clone()) {
+            waiting.order.push_back(item);
+            self.arrived.notify_one();
+        }
+    }
+}
+
+/// Is the content of an open file what its record says? By CRC64NVME; by MD5 where the record's ETag
+/// is one and the CRC says nothing.
+///
+/// # Errors
+/// What reading says.
+pub(crate) fn content_matches(file: impl AsFd, record: &Record) -> Result<bool> {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
+    let length = read_all(file, |bytes| digest.update(bytes))?;
+    Ok(length == record.stamp.size && digest.finalize() == record.crc64)
+}
+
+/// Reads an open file from its start to its end.
+pub(crate) fn read_all(file: impl AsFd, mut each: impl FnMut(&[u8])) -> Result<u64> {
+    let failed = |e| StoreError::from_io("reading an object", e);
+    let file = File::from(file.as_fd().try_clone_to_owned().map_err(failed)?);
+    let mut buffer = vec![0; CHUNK];
+    let mut offset = 0;
+    loop {
+        match file.read_at(&mut buffer, offset) {
+            Ok(0) => return Ok(offset),
+            Ok(length) => {
+                each(&buffer[..length]);
+                offset += length as u64;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+}
