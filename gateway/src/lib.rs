@@ -5,5 +5,7 @@ pub mod conditional;
 pub mod date;
 pub mod error;
 pub mod range;
+pub mod reply;
 pub mod route;
+pub mod server;
 pub mod xml;

@@ -1,0 +1,234 @@
+//! One connection from handshake to close: which IO and which HTTP it gets, and who may end it.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use hyper::rt::{Read, Write};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::watch;
+
+use super::connection_io::{GuardedIo, Pieces, PlainIo};
+use super::front::Front;
+use super::limits::Limits;
+use super::listener::{Accepted, Peer};
+use super::pulse::Pulse;
+use super::socket::Socket;
+use super::{ServerOptions, Stage};
+
+/// What a connection is served with.
+#[derive(Clone)]
+pub(crate) struct Serving {
+    pub(crate) router: axum::Router,
+    pub(crate) options: Arc<ServerOptions>,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) stage: watch::Receiver<Stage>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the socket failed: {0}")]
+    Socket(#[from] std::io::Error),
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(std::io::Error),
+    #[error("its time was up")]
+    TimedOut,
+    #[error("the server is leaving")]
+    Cut,
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(accepted: Accepted, peer: Peer, serving: Serving) {
+    let pulse = Arc::new(Pulse::new());
+    let result = match accepted {
+        Accepted::Tcp(stream) => match Socket::tcp(stream, pulse.clone()) {
+            Ok(socket) => serve_socket(socket, peer, pulse, serving).await,
+            Err(error) => Err(error.into()),
+        },
+        Accepted::Unix(stream) => {
+            serve_socket(Socket::unix(stream, pulse.clone()), peer, pulse, serving).await
+        }
+    };
+    if let Err(reason) = result {
+        // What was under way has its own line; clients that leave are daily life.
+        tracing::debug!(?peer, %reason, "connection ended");
+    }
+}
+
+async fn serve_socket(
+    socket: Socket,
+    peer: Peer,
+    pulse: Arc<Pulse>,
+    mut serving: Serving,
+) -> Result<(), Ended> {
+    let front = |pieces, tls| {
+        let (router, options, pulse) = (
+            serving.router.clone(),
+            serving.options.clone(),
+            pulse.clone(),
+        );
+        Arc::new(Front {
+            router,
+            options,
+            pulse,
+            peer,
+            tls,
+            pieces,
+        })
+    };
+    let limits = &serving.options.limits;
+    let Some(tls) = serving.tls.take() else {
+        let pieces = Pieces::default();
+        let io = PlainIo::new(socket, pieces.clone());
+        return drive(
+            http1(io, front(Some(pieces), false)),
+            &pulse,
+            limits,
+            serving.stage,
+        )
+        .await;
+    };
+    let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(socket);
+    let handshake = tokio::time::timeout(limits.header_timeout, handshake).await;
+    let stream = handshake
+        .map_err(|_elapsed| Ended::TimedOut)?
+        .map_err(Ended::Handshake)?;
+    let speaks_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let io = GuardedIo(stream);
+    if speaks_h2 {
+        pulse.multiplex();
+        drive(http2(io, front(None, true)), &pulse, limits, serving.stage).await
+    } else {
+        drive(http1(io, front(None, true)), &pulse, limits, serving.stage).await
+    }
+}
+
+/// A hyper connection of either version.
+trait Connection: Future<Output = hyper::Result<()>> {
+    /// Finishes what is in flight, takes nothing new.
+    fn finish(self: Pin<&mut Self>);
+}
+
+fn http1<Io: Read + Write + Unpin + Send + 'static>(io: Io, front: Arc<Front>) -> impl Connection {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // The pulse has the header timeout: hyper's would run while a kept connection is idle, too.
+        .header_read_timeout(None)
+        .max_headers(front.options.limits.headers)
+        // Never flatten: flattening copies the memory behind markers, which is zeros.
+        .writev(true)
+        .pipeline_flush(false);
+    builder.serve_connection(
+        io,
+        service_fn(move |request| {
+            let front = front.clone();
+            async move { Ok::<_, std::convert::Infallible>(front.answer(request).await) }
+        }),
+    )
+}
+
+fn http2<Io: Read + Write + Unpin + Send + 'static>(io: Io, front: Arc<Front>) -> impl Connection {
+    let limits = &front.options.limits;
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.h2_streams)
+        // Above our own limit, so that a head between the two gets the S3 error.
+        .max_header_list_size(
+            u32::try_from(limits.header_bytes.saturating_mul(4)).unwrap_or(u32::MAX),
+        )
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .max_send_buf_size(1 << 20)
+        .keep_alive_interval(limits.keep_alive_idle / 2)
+        .keep_alive_timeout(limits.body_idle);
+    builder.serve_connection(
+        io,
+        service_fn(move |request| {
+            let front = front.clone();
+            async move { Ok::<_, std::convert::Infallible>(front.answer(request).await) }
+        }),
+    )
+}
+
+impl<I, S, B> Connection for hyper::server::conn::http1::Connection<I, S>
+where
+    I: Read + Write + Unpin,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B, E> Connection for hyper::server::conn::http2::Connection<I, S, E>
+where
+    I: Read + Write + Unpin,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Runs a connection until it ends by itself, its time is up, or the server leaves.
+async fn drive(
+    connection: impl Connection,
+    pulse: &Pulse,
+    limits: &Limits,
+    mut stage: watch::Receiver<Stage>,
+) -> Result<(), Ended> {
+    let mut connection = pin!(connection);
+    let first_look = pulse
+        .next_look(limits)
+        .unwrap_or_else(tokio::time::Instant::now);
+    let mut watchdog = pin!(tokio::time::sleep_until(first_look));
+    loop {
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => return Ok(result?),
+            changed = stage.changed() => match changed.map(|()| *stage.borrow_and_update()) {
+                Ok(Stage::Serving) => {}
+                Ok(Stage::Draining) => connection.as_mut().finish(),
+                Ok(Stage::Cutting) | Err(_) => return Err(Ended::Cut),
+            },
+            () = watchdog.as_mut() => match pulse.next_look(limits) {
+                Some(next) => watchdog.as_mut().reset(next),
+                None => return Err(Ended::TimedOut),
+            },
+        }
+    }
+}
+
+/// The mistake that must never happen, for the test that shows what it would cost.
+#[cfg(test)]
+pub(crate) async fn serve_guarded_with_pieces(
+    io: GuardedIo<tokio::io::DuplexStream>,
+    router: axum::Router,
+) -> Result<(), String> {
+    let (options, pulse) = (Arc::<ServerOptions>::default(), Arc::new(Pulse::new()));
+    let pieces = Some(Pieces::default());
+    let front = Front {
+        router,
+        options,
+        pulse,
+        peer: Peer::Unix,
+        tls: true,
+        pieces,
+    };
+    http1(io, Arc::new(front))
+        .await
+        .map_err(|error| format!("{error:?}"))
+}

@@ -1,0 +1,247 @@
+//! The outermost service of a connection: what happens to every request whatever it asks for.
+//!
+//! It gives the request its id, holds its head to the limits, calls the router behind it, swaps the
+//! real body in, adds the headers of every reply, and keeps the connection in step when a request
+//! body was left unread. It knows nothing of S3 but the form of an error document.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, SERVER, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tower_service::Service as _;
+
+use super::ServerOptions;
+use super::account::{Account, client_of};
+use super::connection_io::Pieces;
+use super::incoming::{IncomingBody, Leftover};
+use super::listener::Peer;
+use super::outgoing::Outgoing;
+use super::pulse::Pulse;
+use super::request_id::{RequestId, host_id};
+use crate::reply::{FileBody, Noted};
+
+/// How much of an unread request body is read and forgotten to keep the connection, and for how long.
+const DRAIN_BYTES: u64 = 256 << 10;
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+static HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
+
+/// What the server tells the service about a request: an extension of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// The id that the reply will carry.
+    pub request_id: RequestId,
+    /// Did it come over TLS?
+    pub tls: bool,
+}
+
+/// What all requests of one connection share.
+pub(crate) struct Front {
+    pub(crate) router: axum::Router,
+    pub(crate) options: Arc<ServerOptions>,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) peer: Peer,
+    pub(crate) tls: bool,
+    /// Where this connection can send files itself.
+    pub(crate) pieces: Option<Pieces>,
+}
+
+impl Front {
+    /// Answers one request.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Outgoing> {
+        let id = RequestId::next();
+        let client = client_of(self.peer, request.headers(), &self.options.trusted_proxies);
+        let is_head = request.method() == Method::HEAD;
+        let mut account = Account::open(self.pulse.clone(), id, request.method().clone(), client);
+
+        let leftover = Leftover::new(self.pulse.clone());
+        let expects_continue = request.headers().contains_key(EXPECT);
+        let version = request.version();
+        let mut response = if head_bytes(&request) > self.options.limits.header_bytes {
+            drop(IncomingBody::new(
+                request.into_body(),
+                self.options.limits.body_idle,
+                leftover.clone(),
+            ));
+            error_document(
+                StatusCode::BAD_REQUEST,
+                "RequestHeaderSectionTooLarge",
+                "Your request header section exceeds the maximum allowed size.",
+                id,
+            )
+        } else {
+            self.call_router(request, id, &leftover).await
+        };
+
+        if version < Version::HTTP_2 && !self.stay_in_step(&leftover, expects_continue) {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        finish_head(&mut response, id);
+        account.answered(
+            response.status(),
+            response
+                .extensions_mut()
+                .remove::<Noted>()
+                .unwrap_or_default(),
+        );
+        let file = response.extensions_mut().remove::<FileBody>();
+        let status = response.status();
+        response.map(|body| match file {
+            _ if is_head || is_bodiless(status) => Outgoing::empty(account),
+            Some(file) => Outgoing::file(file, self.pieces.clone(), account),
+            None => Outgoing::axum(body, account),
+        })
+    }
+
+    async fn call_router(
+        &self,
+        request: Request<Incoming>,
+        id: RequestId,
+        leftover: &Leftover,
+    ) -> Response<axum::body::Body> {
+        let idle = self.options.limits.body_idle;
+        let mut request = request.map(|body| {
+            if body.is_end_stream() {
+                return axum::body::Body::empty();
+            }
+            axum::body::Body::new(IncomingBody::new(body, idle, leftover.clone()))
+        });
+        request.extensions_mut().insert(Arrival {
+            request_id: id,
+            tls: self.tls,
+        });
+        let answer = pin!(self.router.clone().call(request));
+        match catch_panic(answer).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(()) => {
+                tracing::error!(request_id = id.as_str(), "a request panicked");
+                error_document(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "InternalError",
+                    "We encountered an internal error. Please try again.",
+                    id,
+                )
+            }
+        }
+    }
+
+    /// Deals with the rest of a request body that the answer did not wait for: a short one is read
+    /// beside the response, a long or unknown one ends the connection after it. Says whether the
+    /// connection may be kept.
+    fn stay_in_step(&self, leftover: &Leftover, expects_continue: bool) -> bool {
+        let Some(body) = leftover.take() else {
+            return true;
+        };
+        // Reading would ask the client for the body; unasked, it may send it or not: nobody can tell.
+        if expects_continue || body.size_hint().lower() > DRAIN_BYTES {
+            self.pulse.left_body_unread();
+            return false;
+        }
+        let pulse = self.pulse.clone();
+        tokio::spawn(async move {
+            if !matches!(
+                tokio::time::timeout(DRAIN_TIME, drain(body)).await,
+                Ok(true)
+            ) {
+                pulse.left_body_unread();
+            }
+        });
+        true
+    }
+}
+
+/// Reads a body and forgets it; says whether its end was reached within the limit.
+async fn drain(mut body: Incoming) -> bool {
+    let mut budget = DRAIN_BYTES;
+    loop {
+        let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await;
+        match frame {
+            None => return true,
+            Some(Err(_)) => return false, // the connection ends by itself
+            Some(Ok(frame)) => {
+                budget =
+                    budget.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+                if budget == 0 && !body.is_end_stream() {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of the request line and the header fields as HTTP/1.1 writes them.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let fields: usize = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    request.method().as_str().len() + target + " HTTP/1.1\r\n".len() + 1 + fields
+}
+
+fn is_bodiless(status: StatusCode) -> bool {
+    status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}
+
+/// Sets what every reply has; hyper adds Date.
+fn finish_head(response: &mut Response<axum::body::Body>, id: RequestId) {
+    let bodiless = is_bodiless(response.status());
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID.clone(), id.header());
+    headers.insert(HOST_ID.clone(), HeaderValue::from_static(host_id()));
+    headers.insert(SERVER, HeaderValue::from_static("twintree"));
+    if bodiless {
+        // axum writes `Content-Length: 0` here, which for 304 would speak of the object (RFC 9110, 8.6).
+        headers.remove(CONTENT_LENGTH);
+        headers.remove(TRANSFER_ENCODING);
+    }
+}
+
+fn error_document(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    id: RequestId,
+) -> Response<axum::body::Body> {
+    let document = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message>\
+         <RequestId>{}</RequestId><HostId>{}</HostId></Error>",
+        id.as_str(),
+        host_id()
+    );
+    let mut response = Response::new(axum::body::Body::from(document));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    response
+}
+
+/// Runs a future; a panic in it becomes `Err`, so that it costs one request and not its neighbours
+/// on the connection. The future is not touched again after a panic.
+async fn catch_panic<F: Future>(mut future: std::pin::Pin<&mut F>) -> Result<F::Output, ()> {
+    std::future::poll_fn(|cx| {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(_panic) => Poll::Ready(Err(())), // the panic hook has printed it
+        }
+    })
+    .await
+}
