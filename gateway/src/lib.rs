@@ -4,6 +4,7 @@ pub mod auth;
 pub mod conditional;
 pub mod date;
 pub mod error;
+pub mod meta;
 pub mod range;
 pub mod reply;
 pub mod route;
