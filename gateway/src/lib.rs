@@ -1,6 +1,8 @@
 //! The S3 face.
 
 pub mod auth;
+pub mod body;
+pub mod checksum;
 pub mod conditional;
 pub mod date;
 pub mod error;
