@@ -1,0 +1,71 @@
+"""The Python environment of the tests, and what they need of the system."""
+
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+ROOT = TESTS.parent
+WANTED = [
+    # command, Debian package, what cannot run without it
+    ("openssl", "openssl", "every test over TLS"),
+    ("curl", "curl", "presigned URLs and HTTP/2"),
+    ("setfacl", "acl", "the tests of ACLs"),
+    ("rsync", "rsync", "the tests of rsync -aX"),
+    ("nginx", "nginx-light", "the test behind a proxy"),
+    ("go", "golang (1.24 or newer)", "minio-go and the Go SDK"),
+]
+
+
+def home():
+    """Where the virtual environment lies."""
+    return pathlib.Path(os.environ.get("TWINTREE_VENV") or ROOT / ".venv")
+
+
+def python():
+    """The environment's interpreter."""
+    return home() / "bin" / "python"
+
+
+def old_boto3():
+    """A folder with the older boto3, for PYTHONPATH."""
+    return home() / "boto3-old"
+
+
+def variables():
+    """The process environment for tests: the virtual environment first, no AWS settings of the person who runs it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TWINTREE_ACCESS", "TWINTREE_SECRET"))}
+    kept["PATH"] = f"{home() / 'bin'}:{kept.get('PATH', '')}"
+    return kept
+
+
+def prepare():
+    """Makes the virtual environment, or brings it up to date when a requirements file changed."""
+    files = [TESTS / "requirements.txt", TESTS / "requirements-boto3-old.txt"]
+    wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    mark = home() / "twintree-requirements"
+    if mark.exists() and mark.read_text() == wanted:
+        return
+    print(f"making the Python environment in {home()}", flush=True)
+    try:
+        subprocess.run([sys.executable, "-m", "venv", str(home())], check=True)
+    except subprocess.CalledProcessError:
+        sys.exit("python3 -m venv does not work here; on Debian: apt-get install python3-venv")
+    pip = [str(python()), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "-r", str(files[0])], check=True)
+    subprocess.run([*pip, "--upgrade", "--target", str(old_boto3()), "-r", str(files[1])], check=True)
+    mark.write_text(wanted)
+
+
+def missing():
+    """What the system lacks, as (command, package, purpose)."""
+    return [row for row in WANTED if shutil.which(row[0], path=variables()["PATH"]) is None]
+
+
+def say_what_is_missing():
+    """One line for each command that the system lacks; the tests that need it are skipped, and a skip fails in CI."""
+    for command, package, purpose in missing():
+        print(f"missing: {command} (Debian: apt-get install {package}); without it these are skipped: {purpose}", flush=True)
