@@ -362,6 +362,41 @@ impl Writer {
     }
 }
 
+/// Something whose end may wait for the disk, such as a file without a name that holds gigabytes: where nobody takes
+/// it out, it is dropped on the blocking pool.
+pub struct OffThread<T: Send + 'static>(Option<T>);
+
+impl<T: Send + 'static> OffThread<T> {
+    /// Wraps a value.
+    pub fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    /// Takes the value out.
+    pub fn into_inner(mut self) -> T {
+        self.0.take().expect("it is taken once, by value")
+    }
+}
+
+impl<T: Send + 'static> std::ops::Deref for OffThread<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0
+            .as_ref()
+            .expect("it is there until it is taken or dropped")
+    }
+}
+
+impl<T: Send + 'static> Drop for OffThread<T> {
+    fn drop(&mut self) {
+        // Outside a runtime there is no other thread, and nothing that waiting would hold up.
+        if let (Some(value), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(value));
+        }
+    }
+}
+
 /// Writes slices at an offset, whatever the kernel takes at once.
 ///
 /// # Errors

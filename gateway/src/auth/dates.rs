@@ -2,6 +2,8 @@
 
 use time::{Date, Month, Time};
 
+use crate::date::parse_http_date;
+
 /// A moment of a signature, in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SignedAt {
@@ -25,34 +27,19 @@ impl SignedAt {
         Self::join(date, clock)
     }
 
-    /// Reads an HTTP date (RFC 9110, section 5.6.7), and with an offset, as mail writes it.
+    /// Reads an HTTP date, also with the zero offset that mail libraries write.
     pub(crate) fn from_http(text: &str) -> Option<Self> {
-        let words: Vec<&str> = text
-            .split([' ', ',', '-'])
-            .filter(|word| !word.is_empty())
-            .collect();
-        let (day, month, year, clock, zone) = match words.as_slice() {
-            // Sun, 06 Nov 1994 08:49:37 GMT and Sunday, 06-Nov-94 08:49:37 GMT; `-0000` loses its sign to the
-            // split, which is all the same for zero.
-            [_, day, month, year, clock, zone] => (day, month, year, clock, *zone),
-            // Sun Nov  6 08:49:37 1994
-            [_, month, day, clock, year] => (day, month, year, clock, "GMT"),
-            _ => return None,
+        let numeric = text
+            .strip_suffix(" +0000")
+            .or_else(|| text.strip_suffix(" -0000"));
+        let seconds = match numeric {
+            Some(rest) => parse_http_date(&format!("{rest} GMT")),
+            None => parse_http_date(text),
         };
-        if !matches!(zone, "GMT" | "UTC" | "Z" | "+0000" | "0000") {
-            return None;
-        }
-        let year = match (year.len(), number(year)?) {
-            (4, year) => year,
-            (2, short) if short < 70 => 2000 + short,
-            (2, short) => 1900 + short,
-            _ => return None,
-        };
-        let clock: Vec<&str> = clock.split(':').collect();
-        Self::join(
-            date(year, month_of(month)?, number(day)?)?,
-            clock.try_into().ok()?,
-        )
+        // Year 9999 and before: what the basic form can write.
+        seconds
+            .filter(|seconds| (-62_135_596_800..=253_402_300_799).contains(seconds))
+            .map(|seconds| Self { seconds })
     }
 
     /// Reads either form.
@@ -92,16 +79,6 @@ impl SignedAt {
 fn date(year: u32, month: u32, day: u32) -> Option<Date> {
     let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
     Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()
-}
-
-fn month_of(name: &str) -> Option<u32> {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    MONTHS
-        .iter()
-        .position(|month| *month == name)
-        .map(|n| n as u32 + 1)
 }
 
 /// Digits only, at most four: `parse` alone would take a sign.

@@ -7,6 +7,7 @@ mod canonical;
 mod credentials;
 mod dates;
 mod header;
+mod hoisted;
 mod presigned;
 mod signature;
 mod v2;
@@ -21,6 +22,7 @@ use crate::error::{Code, S3Error};
 
 pub use chunked::Framing;
 pub use credentials::{Credentials, Secret};
+pub use hoisted::hoist;
 
 /// How far a clock may be off, in seconds.
 pub(crate) const MAX_SKEW: i64 = 15 * 60;

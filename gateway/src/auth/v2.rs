@@ -303,3 +303,7 @@ fn header_text(head: &Head<'_>, name: &str) -> Option<String> {
 fn denied(message: &'static str) -> S3Error {
     S3Error::new(Code::AccessDenied).message(message)
 }
+
+#[cfg(test)]
+#[path = "v2_tests.rs"]
+mod tests;
