@@ -404,3 +404,8 @@ fn write_mode(dir: &OwnedFd, kind: Kind) -> Result<Kind> {
         Err(e) => Err(system("locks/mode", e)),
     }
 }
+
+/// The kind of lock that works in a directory, by name.
+pub(crate) fn probe(dir: &OwnedFd) -> Result<&'static str> {
+    self_test(dir).map(Kind::name)
+}

@@ -151,6 +151,16 @@ pub(crate) fn annex(key: &ObjectKey) -> DiskPath {
     }
 }
 
+/// The annex path of a key, from the bucket's own directory.
+pub(crate) fn annex_from_bucket(key: &ObjectKey) -> DiskPath {
+    let mut bytes = b".twintree/annex/".to_vec();
+    bytes.extend_from_slice(&annex(key).bytes);
+    DiskPath {
+        bytes,
+        trailing_slash: false,
+    }
+}
+
 fn push_annex_component(component: &str, kind: &str, out: &mut Vec<u8>) {
     if !out.is_empty() {
         out.push(b'/');
