@@ -61,6 +61,11 @@ impl ReadConditions {
         *self == Self::default()
     }
 
+    /// Gives the entity tags named, whichever the condition.
+    pub fn tag_lists(&self) -> impl Iterator<Item = &ETagList> {
+        self.if_match.iter().chain(&self.if_none_match)
+    }
+
     /// Decides, in the order of RFC 9110, section 13.2.2. `now` are seconds since the epoch: a date in the future is
     /// no condition (section 13.1.3).
     pub fn check(&self, info: &ObjectInfo, now: i64) -> Verdict {

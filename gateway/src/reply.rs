@@ -153,6 +153,8 @@ pub struct Noted {
     pub bucket: Option<String>,
     /// How the answer was found; a file body says better.
     pub sent_by: SentBy,
+    /// The error code, and for the server's own failures the cause.
+    pub failure: Option<String>,
 }
 
 /// Turns a reply into what axum carries: exact Content-Length, and a file as an extension.

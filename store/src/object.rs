@@ -62,6 +62,15 @@ impl ObjectInfo {
         })
     }
 
+    /// Does the list name the ETag that the record of this unverified file holds? Whether it is the
+    /// file's is then decided by [`crate::Bucket::settle`].
+    pub fn is_recorded_as(&self, list: &ETagList) -> bool {
+        match (self.recorded, list) {
+            (Some(recorded), ETagList::Tags(tags)) => tags.contains(&recorded.to_string()),
+            _ => false,
+        }
+    }
+
     /// Is it in the list?
     pub fn matches(&self, list: &ETagList) -> bool {
         match list {

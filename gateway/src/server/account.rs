@@ -89,6 +89,7 @@ impl Account {
             operation,
             bucket,
             sent_by,
+            failure,
         } = &self.noted;
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         macro_rules! line {
@@ -105,15 +106,17 @@ impl Account {
                     micros,
                     path = sent_by.as_str(),
                     hops = self.hops,
-                    error = self.error.as_deref(),
+                    error = self.error.as_deref().or(failure.as_deref()),
                     $text
                 )
             };
         }
-        if self.error.is_some() {
-            line!(warn, "response cut");
-        } else {
-            line!(info, "request");
+        // 501 is a client's mistake, 503 and 507 are the disk's: someone should look; 500 is ours.
+        match self.status.as_u16() {
+            _ if self.error.is_some() => line!(warn, "response cut"),
+            500 => line!(error, "request"),
+            502.. => line!(warn, "request"),
+            _ => line!(info, "request"),
         }
     }
 }

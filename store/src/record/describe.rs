@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use rustix::fs::Stat;
 
 use super::{FileState, Record, Verdict, disk, kind};
-use crate::{Access, Bucket, Meta, ObjectInfo, Result, StoreError, content_type, relaxed};
+use crate::{
+    Access, Bucket, Meta, Object, ObjectInfo, ObjectKey, Result, StoreError, content_type, relaxed,
+};
 
 /// A record that was read and judged, with the bytes that the judgement is of.
 #[derive(Clone, Debug)]
@@ -201,6 +203,28 @@ fn resolve_type(record: Option<&Record>, key: &str) -> Option<Vec<u8>> {
 }
 
 impl Bucket {
+    /// Verifies an unverified object by reading it, for a condition that names what its record says:
+    /// where the content is still that, the object is described by the record again. Blocking;
+    /// writes nothing.
+    ///
+    /// # Errors
+    /// What reading says.
+    pub fn settle(&self, key: &ObjectKey, mut object: Object) -> Result<Object> {
+        let Some(file) = object.file.clone() else {
+            return Ok(object);
+        };
+        let state = FileState::look(&file)?;
+        if (state.size, state.modified) != object.stamp {
+            return Ok(object); // what was described is gone: the caller's check of the file finds it
+        }
+        let examined = examine(self, &file, state)?;
+        if settle(self, &file, &examined)? {
+            let again = examine(self, &file, FileState::look(&file)?)?;
+            object.info = inform(self, &file, key.as_str(), again, Access::Blocking)?;
+        }
+        Ok(object)
+    }
+
     /// Are inode numbers part of a derived ETag here? Not where the server behind a mount, or the
     /// kernel's cache, makes them up anew.
     pub(crate) fn stable_inodes(&self) -> bool {

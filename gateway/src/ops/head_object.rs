@@ -1,0 +1,23 @@
+//! HeadObject: the head that GetObject would have, without the bytes.
+
+use twintree_store::{BucketName, ObjectKey};
+
+use super::read_plan::Asked;
+use crate::call::{Call, Reply};
+use crate::error::S3Error;
+
+/// Answers with the object's head; Range and partNumber count as in a GET.
+///
+/// # Errors
+/// Those of GetObject.
+pub(crate) async fn head_object(
+    call: &Call,
+    bucket: &BucketName,
+    key: &ObjectKey,
+) -> Result<Reply, S3Error> {
+    let asked = Asked::parse(call, key)?;
+    let opened = asked.opening(bucket, key).open(call).await?;
+    let mut reply = asked.plan(call, &opened)?.reply;
+    reply.extensions_mut().insert(opened.sent_by);
+    Ok(reply)
+}

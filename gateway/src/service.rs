@@ -1,0 +1,123 @@
+//! From a request to its reply: parse, route, verify the signature, perform, render.
+//!
+//! The one axum handler stands here. What must happen to every request whatever it asks for (ids, limits,
+//! keeping the connection in step) is done outside, by the server; what one operation does, inside, by `ops`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::header::HOST;
+use http::{Request, Response};
+use twintree_store::Timestamp;
+
+use crate::auth::{self, Head, Verified};
+use crate::body::RequestBody;
+use crate::call::{Call, Gateway, Reply};
+use crate::error::{Code, Origin, S3Error};
+use crate::ops;
+use crate::reply::{Noted, ReplyBody, SentBy, into_axum};
+use crate::route::{self, Operation, Query, Route};
+use crate::server::{Arrival, RequestId, host_id};
+
+/// The S3 face as the one service behind the server: a raw fallback, no path parameters.
+pub fn router(gateway: Arc<Gateway>) -> axum::Router {
+    axum::Router::new().fallback(move |request: Request<Body>| {
+        let gateway = Arc::clone(&gateway);
+        async move { into_axum(answer(gateway, request).await) }
+    })
+}
+
+/// Answers one request; every failure becomes its document here, and only here.
+async fn answer(gateway: Arc<Gateway>, request: Request<Body>) -> Reply {
+    let (mut parts, wire) = request.into_parts();
+    let request_id = match parts.extensions.remove::<Arrival>() {
+        Some(arrival) => arrival.request_id,
+        None => RequestId::next(),
+    };
+    let method = parts.method.clone();
+    let path = parts.uri.path().to_owned();
+    let mut noted = Noted::default();
+    let result = handle(gateway, parts, wire, request_id.as_str(), &mut noted).await;
+    let mut reply = result.unwrap_or_else(|error| {
+        noted.failure = Some(describe(&error));
+        let resource = route::percent_decode(&path).unwrap_or(path);
+        let origin = Origin {
+            resource: &resource,
+            request_id: request_id.as_str(),
+            host_id: host_id(),
+        };
+        error.to_response(&origin, &method).map(ReplyBody::Bytes)
+    });
+    if let Some(way) = reply.extensions_mut().remove::<SentBy>() {
+        noted.sent_by = way;
+    }
+    reply.extensions_mut().insert(noted);
+    reply
+}
+
+/// What the log says of a failure: the code; for the server's own failures the cause, too.
+fn describe(error: &S3Error) -> String {
+    if error.status().is_server_error() && error.code() != Code::NotImplemented {
+        return error.to_string();
+    }
+    error.code().name().to_owned()
+}
+
+async fn handle(
+    gateway: Arc<Gateway>,
+    parts: http::request::Parts,
+    wire: Body,
+    request_id: &str,
+    noted: &mut Noted,
+) -> Result<Reply, S3Error> {
+    let query = Query::parse(parts.uri.query().unwrap_or(""))?;
+    let route = route::route(&parts, &query, &gateway.settings.domains)?;
+    noted.operation = route.operation.name();
+    noted.bucket = route.bucket.as_ref().map(|bucket| bucket.to_string());
+    match route.operation {
+        // Neither is signed in its head: a preflight never is, a form carries its signature in the body.
+        Operation::Preflight => return preflight(&parts),
+        Operation::PostObject => return Err(S3Error::not_implemented("POST Object")),
+        _ => {}
+    }
+    let Verified { principal, payload, scheme } = verify(&gateway, &parts, &route)?;
+    let request_id = request_id.to_owned();
+    let call = Call { gateway, parts, query, principal, scheme, request_id };
+    ops::dispatch(&call, route, RequestBody::new(wire, payload)).await
+}
+
+fn verify(
+    gateway: &Gateway,
+    parts: &http::request::Parts,
+    route: &Route,
+) -> Result<Verified, S3Error> {
+    let head = Head {
+        method: &parts.method,
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        headers: &parts.headers,
+        authority: parts.uri.authority().map(http::uri::Authority::as_str),
+        virtual_bucket: route
+            .bucket
+            .as_ref()
+            .filter(|_| route.virtual_host)
+            .map(|bucket| bucket.as_str()),
+    };
+    auth::verify(&head, &gateway.credentials, Timestamp::now())
+}
+
+/// No bucket has a CORS configuration yet, so no preflight is granted.
+fn preflight(parts: &http::request::Parts) -> Result<Response<ReplyBody>, S3Error> {
+    if !parts.headers.contains_key("origin") {
+        return Err(S3Error::new(Code::BadRequest)
+            .message("Insufficient information. Origin request header needed."));
+    }
+    let host = parts
+        .headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("");
+    Err(S3Error::new(Code::AccessForbidden)
+        .with("ResourceType", "BUCKET")
+        .with("Host", host))
+}
