@@ -16,7 +16,7 @@ WANTED = [
     ("setfacl", "acl", "the tests of ACLs"),
     ("rsync", "rsync", "the tests of rsync -aX"),
     ("nginx", "nginx-light", "the test behind a proxy"),
-    ("go", "golang (1.24 or newer)", "minio-go and the Go SDK"),
+    ("go", "golang, 1.26 or newer", "minio-go and the Go SDK"),
 ]
 
 
@@ -47,6 +47,8 @@ def prepare():
     files = [TESTS / "requirements.txt", TESTS / "requirements-boto3-old.txt"]
     wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     mark = home() / "twintree-requirements"
+    if shutil.which("go"):
+        subprocess.run([str(TESTS / "tools"), "clients"], check=True)
     if mark.exists() and mark.read_text() == wanted:
         return
     print(f"making the Python environment in {home()}", flush=True)
@@ -58,6 +60,11 @@ def prepare():
     subprocess.run([*pip, "-r", str(files[0])], check=True)
     subprocess.run([*pip, "--upgrade", "--target", str(old_boto3()), "-r", str(files[1])], check=True)
     mark.write_text(wanted)
+
+
+def clients():
+    """The Go clients' program."""
+    return ROOT / ".tools" / "bin" / "clients"
 
 
 def missing():
