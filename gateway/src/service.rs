@@ -65,7 +65,7 @@ fn describe(error: &S3Error) -> String {
 
 async fn handle(
     gateway: Arc<Gateway>,
-    parts: http::request::Parts,
+    mut parts: http::request::Parts,
     wire: Body,
     request_id: &str,
     noted: &mut Noted,
@@ -80,9 +80,21 @@ async fn handle(
         Operation::PostObject => return Err(S3Error::not_implemented("POST Object")),
         _ => {}
     }
-    let Verified { principal, payload, scheme } = verify(&gateway, &parts, &route)?;
+    let Verified {
+        principal,
+        payload,
+        scheme,
+    } = verify(&gateway, &parts, &route)?;
+    auth::hoist(&mut parts, scheme);
     let request_id = request_id.to_owned();
-    let call = Call { gateway, parts, query, principal, scheme, request_id };
+    let call = Call {
+        gateway,
+        parts,
+        query,
+        principal,
+        scheme,
+        request_id,
+    };
     ops::dispatch(&call, route, RequestBody::new(wire, payload)).await
 }
 

@@ -36,10 +36,19 @@ struct Target<'a>(&'a Route);
 
 impl<'a> Target<'a> {
     fn bucket(&self) -> S3Result<&'a BucketName> {
-        self.0.bucket.as_ref().ok_or_else(|| S3Error::new(Code::InvalidURI))
+        self.0
+            .bucket
+            .as_ref()
+            .ok_or_else(|| S3Error::new(Code::InvalidURI))
     }
 
     fn key(&self) -> S3Result<&'a ObjectKey> {
-        self.0.key.as_ref().ok_or_else(|| S3Error::new(Code::InvalidURI))
+        self.0
+            .key
+            .as_ref()
+            .ok_or_else(|| S3Error::new(Code::InvalidURI))
     }
 }
+
+#[cfg(test)]
+mod read_tests;

@@ -58,7 +58,6 @@ impl Asked {
             let message = "Cannot specify both Range header and partNumber query parameter";
             return Err(S3Error::invalid_request(message));
         }
-        let mode = sent.get("x-amz-checksum-mode");
         Ok(Self {
             conditions: ReadConditions::of_read(sent),
             range: sent
@@ -66,7 +65,7 @@ impl Asked {
                 .and_then(|range| range.to_str().ok())
                 .and_then(ByteRange::parse),
             part,
-            checksum: mode.is_some_and(|mode| mode.as_bytes().eq_ignore_ascii_case(b"ENABLED")),
+            checksum: wants_checksum(call),
         })
     }
 
@@ -187,6 +186,22 @@ impl Asked {
             }
         }
     }
+}
+
+/// Reads `x-amz-checksum-mode`, which signers also move into a presigned URL.
+fn wants_checksum(call: &Call) -> bool {
+    const MODE: &str = "x-amz-checksum-mode";
+    let sent = call
+        .parts
+        .headers
+        .get(MODE)
+        .map(http::HeaderValue::as_bytes);
+    let hoisted = call
+        .query
+        .pairs()
+        .find(|(name, _)| name.eq_ignore_ascii_case(MODE));
+    let mode = sent.or(hoisted.map(|(_, value)| value.as_bytes()));
+    mode.is_some_and(|mode| mode.eq_ignore_ascii_case(b"ENABLED"))
 }
 
 /// Accepts `versionId=null` alone: nothing here has another version.

@@ -3,6 +3,7 @@
 mod bodies;
 mod lifecycle;
 mod limits;
+mod service;
 mod tls;
 
 use std::fs::File;
