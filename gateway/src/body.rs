@@ -48,12 +48,17 @@ impl RequestBody {
         Self { body, payload }
     }
 
+    /// Is the body in aws-chunked framing? Only PutObject and UploadPart take that.
+    pub fn is_framed(&self) -> bool {
+        matches!(self.payload, Payload::Chunked(_))
+    }
+
     /// Reads a document of at most `limit` bytes, and verifies its digests.
     ///
     /// # Errors
     /// `MaxMessageLengthExceeded`, `InvalidRequest` for a body in aws-chunked framing, and what [`BodyChecks`] says.
     pub async fn into_document(mut self, headers: &HeaderMap, limit: usize) -> S3Result<Bytes> {
-        if matches!(self.payload, Payload::Chunked(_)) {
+        if self.is_framed() {
             return Err(S3Error::invalid_request(
                 "aws-chunked bodies are for PutObject and UploadPart only.",
             ));

@@ -4,6 +4,7 @@ pub(crate) mod get_object;
 pub(crate) mod head_object;
 mod object_headers;
 mod open_object;
+pub(crate) mod put_object;
 mod read_plan;
 
 use twintree_store::{BucketName, ObjectKey};
@@ -19,10 +20,16 @@ use crate::route::{Operation, Route};
 /// What the operation says; `NotImplemented` for what S3 has and we have not.
 pub(crate) async fn dispatch(call: &Call, route: Route, body: RequestBody) -> S3Result<Reply> {
     let target = Target(&route);
+    if body.is_framed() && !matches!(route.operation, Operation::PutObject | Operation::UploadPart) {
+        return Err(S3Error::invalid_request("aws-chunked bodies are for PutObject and UploadPart only."));
+    }
     match route.operation {
         Operation::GetObject => get_object::get_object(call, target.bucket()?, target.key()?).await,
         Operation::HeadObject => {
             head_object::head_object(call, target.bucket()?, target.key()?).await
+        }
+        Operation::PutObject => {
+            put_object::put_object(call, target.bucket()?, target.key()?, body).await
         }
         other => {
             drop(body);
