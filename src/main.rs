@@ -1,2 +1,48 @@
-//! Twintree.
-fn main() {}
+//! The daemon: read what was said, do it, say what went wrong.
+//!
+//! Exit codes follow sysexits(3): 64 for a wrong argument or config, 1 for what failed at work.
+
+mod cli;
+mod commands;
+mod config;
+mod logging;
+mod secrets;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+/// EX_USAGE of sysexits(3).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Printing to a closed pipe fails, and then there is nobody to tell.
+            let _ = error.print();
+            let asked = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
+            return ExitCode::from(if asked { 0 } else { USAGE });
+        }
+    };
+    let result = match cli.command {
+        cli::Command::Serve(args) => commands::serve::run(*args),
+        cli::Command::Doctor { dir, read_only } => commands::doctor::run(&dir, read_only),
+        cli::Command::Inspect { file } => commands::inspect::run(&file),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(commands::Failure::Usage(error)) => {
+            eprintln!("twintree: {error:#}");
+            ExitCode::from(USAGE)
+        }
+        Err(commands::Failure::Work(error)) => {
+            eprintln!("twintree: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! One file per subcommand.
+
+pub mod doctor;
+pub mod inspect;
+pub mod serve;
+
+/// How a command fails.
+pub enum Failure {
+    /// What was asked cannot be: exit code 64.
+    Usage(anyhow::Error),
+    /// It was tried and failed: exit code 1.
+    Work(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Work(error)
+    }
+}

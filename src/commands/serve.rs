@@ -1,0 +1,188 @@
+//! `twintree serve`: open the store, bind, tell, serve, drain.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use twintree_gateway::auth::Credentials;
+use twintree_gateway::call::Gateway;
+use twintree_gateway::server::{self, Drained, Endpoint, Listener, ServerOptions};
+use twintree_store::{Store, StoreOptions};
+
+use super::Failure;
+use crate::config::{Address, Config, Seal};
+use crate::secrets::Keys;
+use crate::{cli, config, logging, secrets};
+
+/// Runs the daemon until SIGTERM or SIGINT, then lets what is in flight end.
+///
+/// # Errors
+/// `Usage` for what was said wrongly, `Work` for what could not be opened or bound.
+pub fn run(args: cli::Serve) -> Result<(), Failure> {
+    let file = config::read_file(args.config.as_deref()).map_err(Failure::Usage)?;
+    let (json, filter) = config::logging(&args, &file).map_err(Failure::Usage)?;
+    logging::start(json, &filter).map_err(Failure::Usage)?;
+    let config = config::resolve(args, file).map_err(Failure::Usage)?;
+    let store = open(&config)?;
+    let keys = secrets::find(&config, |name| {
+        std::env::var(name).ok().filter(|v| !v.is_empty())
+    })?;
+    let listeners = bind(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    let sealer = match config.seal {
+        Seal::Written if !config.read_only => {
+            Some(store.start_sealer().context("the sealer cannot start")?)
+        }
+        Seal::Written | Seal::Off => None,
+    };
+    let outcome = runtime.block_on(serve(&config, &store, keys, listeners));
+    drop(sealer);
+    Ok(outcome?)
+}
+
+fn open(config: &Config) -> Result<Arc<Store>> {
+    let options = StoreOptions {
+        root: config.root.clone(),
+        state_dir: (!config.read_only).then(|| config.state_dir.clone()),
+        durability: config.durability,
+        keys: config.keys,
+        read_only: config.read_only,
+        hide: config.hide.clone(),
+        verify_mtime_only: config.verify_mtime_only,
+    };
+    Store::open(options).with_context(|| format!("cannot serve {}", config.root.display()))
+}
+
+fn bind(config: &Config) -> Result<Vec<Listener>> {
+    let tls = match &config.tls {
+        Some((cert, key)) => Some(server::tls::from_pem_files(cert, key).context("TLS")?),
+        None => None,
+    };
+    let tcp: Vec<_> = config
+        .listen
+        .iter()
+        .filter_map(|a| {
+            if let Address::Tcp(a) = a {
+                Some(*a)
+            } else {
+                None
+            }
+        })
+        .collect();
+    let mut listeners = Listener::tcp(&tcp).context("cannot listen")?;
+    if let Some(tls) = &tls {
+        listeners = listeners
+            .into_iter()
+            .map(|listener| listener.with_tls(Arc::clone(tls)))
+            .collect();
+    }
+    for address in &config.listen {
+        if let Address::Unix(path) = address {
+            listeners.push(Listener::unix(path).context("cannot listen")?);
+        }
+    }
+    Ok(listeners)
+}
+
+async fn serve(
+    config: &Config,
+    store: &Arc<Store>,
+    keys: Keys,
+    listeners: Vec<Listener>,
+) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let endpoints: Vec<Endpoint> = listeners
+        .iter()
+        .map(Listener::endpoint)
+        .collect::<Result<_, _>>()
+        .context("listener")?;
+    let credentials = Credentials::new([(keys.access.clone(), keys.secret.clone())]);
+    let gateway = Gateway {
+        store: Arc::clone(store),
+        credentials: Arc::new(credentials),
+        settings: config.settings.clone(),
+    };
+    let options = ServerOptions {
+        limits: config.limits.clone(),
+        trusted_proxies: config.settings.trusted_proxies.clone(),
+    };
+    greet(config, &keys, &endpoints);
+    let shutdown = async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("draining: no new connections; requests in flight go on");
+    };
+    let router = twintree_gateway::service::router(Arc::new(gateway));
+    match server::run(listeners, router, options, shutdown)
+        .await
+        .context("serving")?
+    {
+        Drained::Clean => tracing::info!("every request got its answer"),
+        Drained::Cut { connections } => {
+            tracing::warn!(connections, "the drain time is over: connections were cut")
+        }
+    }
+    Ok(())
+}
+
+/// Says on standard output where we listen, and to whom a first start made a key, how to use it.
+fn greet(config: &Config, keys: &Keys, endpoints: &[Endpoint]) {
+    let mut text = String::new();
+    for endpoint in endpoints {
+        text.push_str(&format!("listening on {endpoint}\n"));
+    }
+    tracing::info!(
+        root = %config.root.display(),
+        durability = ?config.durability,
+        keys_from = keys.source,
+        read_only = config.read_only,
+        "serving"
+    );
+    if keys.fresh {
+        let url = endpoints
+            .iter()
+            .find(|e| matches!(e, Endpoint::Tcp { .. }))
+            .map_or_else(String::new, ToString::to_string);
+        text.push_str(&snippets(
+            &url,
+            &keys.access,
+            keys.secret.expose(),
+            &keys.source,
+        ));
+    }
+    let mut out = std::io::stdout().lock();
+    // Nobody may be reading: that is no reason not to serve.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn snippets(url: &str, access: &str, secret: &str, path: &str) -> String {
+    format!(
+        "
+A key was made for you. It is kept in {path} and not shown again.
+
+  endpoint    {url}
+  access key  {access}
+  secret key  {secret}
+
+boto3:
+  import boto3
+  s3 = boto3.client('s3', endpoint_url='{url}', region_name='us-east-1',
+                    aws_access_key_id='{access}', aws_secret_access_key='{secret}')
+  s3.create_bucket(Bucket='my-bucket'); s3.upload_file('hello.txt', 'my-bucket', 'hello.txt')
+
+aws-cli:
+  export AWS_ACCESS_KEY_ID={access} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION=us-east-1
+  aws --endpoint-url {url} s3 ls
+
+rclone:
+  rclone config create twintree s3 provider=Other endpoint={url} \\
+    access_key_id={access} secret_access_key={secret} region=us-east-1
+  rclone ls twintree:
+
+"
+    )
+}

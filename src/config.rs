@@ -1,0 +1,436 @@
+//! What the user's words mean: flags over environment over file over default, checked once, before
+//! anything is opened.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+use twintree_gateway::call::Settings;
+use twintree_gateway::server::Limits;
+use twintree_store::{Durability, KeyPolicy};
+
+use crate::cli;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+/// What background sealing may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seal {
+    /// Nothing.
+    Off,
+    /// Files that were sealed or PUT before and whose record must be verified.
+    Written,
+}
+
+/// Everything that `serve` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The served directory.
+    pub root: PathBuf,
+    /// Where to listen.
+    pub listen: Vec<Address>,
+    /// Certificate chain and key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// What is on disk before 200.
+    pub durability: Durability,
+    /// Which keys are taken.
+    pub keys: KeyPolicy,
+    /// Write nothing.
+    pub read_only: bool,
+    /// Our own state.
+    pub state_dir: PathBuf,
+    /// A file with both keys.
+    pub credentials: Option<PathBuf>,
+    /// Names kept back.
+    pub hide: Vec<String>,
+    /// Equal size and mtime suffice.
+    pub verify_mtime_only: bool,
+    /// Background sealing.
+    pub seal: Seal,
+    /// The gateway's own settings.
+    pub settings: Settings,
+    /// The server's limits.
+    pub limits: Limits,
+    /// Keys that stand in the config file itself.
+    pub inline_keys: Option<(String, String)>,
+}
+
+/// The config file. Every option has its flag's name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct File {
+    root: Option<PathBuf>,
+    listen: Option<OneOrMany>,
+    durability: Option<String>,
+    keys: Option<String>,
+    domain: Option<OneOrMany>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    read_only: Option<bool>,
+    state_dir: Option<PathBuf>,
+    credentials: Option<PathBuf>,
+    access_key: Option<String>,
+    secret_key: Option<String>,
+    hide: Option<OneOrMany>,
+    verify: Option<String>,
+    seal: Option<String>,
+    region: Option<String>,
+    trusted_proxy: Option<OneOrMany>,
+    max_connections: Option<usize>,
+    header_timeout: Option<String>,
+    body_timeout: Option<String>,
+    idle_timeout: Option<String>,
+    drain_timeout: Option<String>,
+    max_header: Option<String>,
+    max_put: Option<String>,
+    log_format: Option<String>,
+    log: Option<String>,
+}
+
+/// A list that may be written as a single text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// Reads the config file that was named, or none.
+///
+/// # Errors
+/// The file cannot be read, or a key of it is unknown or of the wrong kind.
+pub fn read_file(path: Option<&Path>) -> Result<File> {
+    let Some(path) = path else {
+        return Ok(File::default());
+    };
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("in {}", path.display()))
+}
+
+/// How to log: format and filter, needed before anything else.
+pub fn logging(args: &cli::Serve, file: &File) -> Result<(bool, String)> {
+    let json = match args
+        .log_format
+        .as_ref()
+        .or(file.log_format.as_ref())
+        .map_or("text", String::as_str)
+    {
+        "text" => false,
+        "json" => true,
+        other => bail!("log-format is text or json, not {other:?}"),
+    };
+    Ok((
+        json,
+        args.log
+            .clone()
+            .or_else(|| file.log.clone())
+            .unwrap_or_else(|| "info".to_owned()),
+    ))
+}
+
+/// Joins what was said into what is meant.
+///
+/// # Errors
+/// A value that cannot be: the message names it and what is allowed.
+pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
+    let root = args
+        .root
+        .or(file.root)
+        .ok_or_else(|| anyhow!("no directory to serve: twintree serve DIR"))?;
+    let listen = list(args.listen, file.listen, &["127.0.0.1:9000"]);
+    let listen = listen
+        .iter()
+        .map(|text| address(text))
+        .collect::<Result<Vec<_>>>()?
+        .concat();
+    let tls = match (
+        args.tls_cert.or(file.tls_cert),
+        args.tls_key.or(file.tls_key),
+    ) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        _ => bail!("tls-cert and tls-key go together"),
+    };
+    let pick = |flag: Option<String>, file: Option<String>, default: &str| {
+        flag.or(file).unwrap_or_else(|| default.to_owned())
+    };
+    let durability = match pick(args.durability, file.durability, "strict").as_str() {
+        "strict" => Durability::Strict,
+        "relaxed" => Durability::Relaxed,
+        other => bail!("durability is strict or relaxed, not {other:?}"),
+    };
+    let keys = match pick(args.keys, file.keys, "any").as_str() {
+        "any" => KeyPolicy::Any,
+        "posix-only" => KeyPolicy::PosixOnly,
+        other => bail!("keys is any or posix-only, not {other:?}"),
+    };
+    let verify_mtime_only = match pick(args.verify, file.verify, "stamp").as_str() {
+        "stamp" => false,
+        "mtime" => true,
+        other => bail!("verify is stamp or mtime, not {other:?}"),
+    };
+    let seal = match pick(args.seal, file.seal, "written").as_str() {
+        "off" => Seal::Off,
+        "written" => Seal::Written,
+        other => bail!("seal is off or written, not {other:?} (all comes with a later version)"),
+    };
+    let inline_keys = match (file.access_key, file.secret_key) {
+        (Some(access), Some(secret)) => Some((access, secret)),
+        (None, None) => None,
+        _ => bail!("access-key and secret-key go together"),
+    };
+    let seconds =
+        |name: &str, flag: Option<String>, file: Option<String>, default: Duration| match flag
+            .or(file)
+        {
+            Some(text) => duration(&text)
+                .with_context(|| format!("{name}: {text:?} is no time such as 30s, 500ms or 2m")),
+            None => Ok(default),
+        };
+    let size = |name: &str, flag: Option<String>, file: Option<String>, default: u64| match flag
+        .or(file)
+    {
+        Some(text) => bytes(&text)
+            .with_context(|| format!("{name}: {text:?} is no size such as 16K, 5M or 5G")),
+        None => Ok(default),
+    };
+    let (defaults, limit) = (Limits::default(), args.limits);
+    let limits = Limits {
+        connections: limit
+            .max_connections
+            .or(file.max_connections)
+            .unwrap_or(defaults.connections)
+            .max(1),
+        header_timeout: seconds(
+            "header-timeout",
+            limit.header_timeout,
+            file.header_timeout,
+            defaults.header_timeout,
+        )?,
+        body_idle: seconds(
+            "body-timeout",
+            limit.body_timeout,
+            file.body_timeout,
+            defaults.body_idle,
+        )?,
+        keep_alive_idle: seconds(
+            "idle-timeout",
+            limit.idle_timeout,
+            file.idle_timeout,
+            defaults.keep_alive_idle,
+        )?,
+        drain: seconds(
+            "drain-timeout",
+            limit.drain_timeout,
+            file.drain_timeout,
+            defaults.drain,
+        )?,
+        header_bytes: size(
+            "max-header",
+            limit.max_header,
+            file.max_header,
+            defaults.header_bytes as u64,
+        )? as usize,
+        ..defaults
+    };
+    let proxies = list(args.trusted_proxy, file.trusted_proxy, &[]);
+    let proxy = |text: &String| {
+        text.parse::<IpAddr>()
+            .with_context(|| format!("trusted-proxy: {text:?} is no IP address"))
+    };
+    let settings = Settings {
+        domains: list(args.domain, file.domain, &[])
+            .into_iter()
+            .map(|d| d.to_ascii_lowercase())
+            .collect(),
+        region: pick(args.region, file.region, "us-east-1"),
+        max_put: size("max-put", limit.max_put, file.max_put, 5 << 30)?,
+        body_idle: limits.body_idle,
+        trusted_proxies: proxies.iter().map(proxy).collect::<Result<_>>()?,
+        ..Settings::default()
+    };
+    Ok(Config {
+        root,
+        listen,
+        tls,
+        durability,
+        keys,
+        read_only: args.read_only.or(file.read_only).unwrap_or(false),
+        state_dir: args
+            .state_dir
+            .or(file.state_dir)
+            .map_or_else(default_state_dir, Ok)?,
+        credentials: args.credentials.or(file.credentials),
+        hide: list(args.hide, file.hide, &[]),
+        verify_mtime_only,
+        seal,
+        settings,
+        limits,
+        inline_keys,
+    })
+}
+
+fn list(flags: Vec<String>, file: Option<OneOrMany>, default: &[&str]) -> Vec<String> {
+    if !flags.is_empty() {
+        return flags;
+    }
+    file.map_or_else(
+        || default.iter().map(|s| (*s).to_owned()).collect(),
+        OneOrMany::into_vec,
+    )
+}
+
+/// `ADDR:PORT`, `[IPv6]:PORT`, `HOST:PORT`, `:PORT` (all addresses) or `unix:PATH`.
+fn address(text: &str) -> Result<Vec<Address>> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(vec![Address::Unix(PathBuf::from(path))]);
+    }
+    let full = if text.starts_with(':') {
+        format!("[::]{text}")
+    } else {
+        text.to_owned()
+    };
+    let found = full
+        .to_socket_addrs()
+        .with_context(|| format!("listen: {text:?} is no ADDR:PORT or unix:PATH"))?;
+    let mut found: Vec<Address> = found.map(Address::Tcp).collect();
+    found.dedup();
+    Ok(found)
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().ok()?;
+    match &text[digits.len()..] {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" | "" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
+        "h" => Some(Duration::from_secs(number.checked_mul(3600)?)),
+        _ => None,
+    }
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().ok()?;
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)
+}
+
+/// systemd's, else root's, else the user's.
+fn default_state_dir() -> Result<PathBuf> {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(dir) = set("STATE_DIRECTORY") {
+        return Ok(dir);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/twintree"));
+    }
+    let home = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
+    home.map(|dir| dir.join("twintree"))
+        .ok_or_else(|| anyhow!("no state directory: give --state-dir DIR"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(durability: Option<&str>) -> cli::Serve {
+        cli::Serve {
+            root: Some("/srv".into()),
+            state_dir: Some("/state".into()),
+            durability: durability.map(str::to_owned),
+            ..cli::Serve::default()
+        }
+    }
+
+    #[test]
+    fn what_was_said_first_wins_over_the_file() {
+        let file = || {
+            toml::from_str::<File>("durability = \"relaxed\"\nlisten = [\"127.0.0.1:1\"]")
+                .expect("toml")
+        };
+        assert_eq!(
+            resolve(args(None), file()).expect("config").durability,
+            Durability::Relaxed
+        );
+        assert_eq!(
+            resolve(args(Some("strict")), file())
+                .expect("config")
+                .durability,
+            Durability::Strict
+        );
+        let listens = resolve(args(None), file()).expect("config").listen;
+        assert_eq!(
+            listens,
+            [Address::Tcp("127.0.0.1:1".parse().expect("an address"))]
+        );
+    }
+
+    #[test]
+    fn a_misspelt_key_or_value_is_named() {
+        let error = toml::from_str::<File>("durabilty = \"strict\"").expect_err("unknown key");
+        assert!(error.to_string().contains("durabilty"), "{error}");
+        let error = resolve(args(Some("lax")), File::default()).expect_err("unknown value");
+        assert_eq!(
+            error.to_string(),
+            "durability is strict or relaxed, not \"lax\""
+        );
+    }
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        assert_eq!(duration("1500ms"), Some(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Some(Duration::from_secs(120)));
+        assert_eq!(duration("x"), None);
+        assert_eq!(bytes("16K"), Some(16384));
+        assert_eq!(bytes("99999999999T"), None);
+    }
+
+    #[test]
+    fn listeners_are_addresses_or_sockets() {
+        assert_eq!(
+            address("unix:/run/t.sock").expect("a path"),
+            [Address::Unix("/run/t.sock".into())]
+        );
+        assert_eq!(
+            address("[::1]:9000").expect("an address"),
+            [Address::Tcp("[::1]:9000".parse().expect("an address"))]
+        );
+        assert_eq!(
+            address(":80").expect("all"),
+            [Address::Tcp("[::]:80".parse().expect("an address"))]
+        );
+        assert!(address("9000x").is_err());
+    }
+}

@@ -1,0 +1,23 @@
+//! Log output: text for a person, JSON for a collector, on standard error.
+
+use anyhow::{Context, Result};
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging; later calls would fail, so it is called once.
+///
+/// # Errors
+/// A filter that cannot be read.
+pub fn start(json: bool, filter: &str) -> Result<()> {
+    let filter = EnvFilter::try_new(filter)
+        .with_context(|| format!("log: {filter:?} is no filter such as info or debug"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    let started = if json {
+        builder.json().try_init()
+    } else {
+        builder.with_ansi(false).try_init()
+    };
+    started.map_err(|e| anyhow::anyhow!("logging cannot start: {e}"))
+}

@@ -1,0 +1,212 @@
+//! Where the keys come from. There are no default keys: a first start without any makes one and keeps it
+//! in a 0600 file outside the served tree.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use twintree_gateway::auth::Secret;
+
+use crate::config::Config;
+
+/// The most that is read of a key file, in bytes.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// A key pair, and where it came from.
+pub struct Keys {
+    /// The access key id.
+    pub access: String,
+    /// The secret access key.
+    pub secret: Secret,
+    /// Where they were found, for the operator.
+    pub source: String,
+    /// They were made just now, and may be shown once.
+    pub fresh: bool,
+}
+
+/// Finds the keys: environment, then the named file, then the config file, then the state directory, where a
+/// first start makes them.
+///
+/// # Errors
+/// A half-set pair, a file that cannot be read, a state directory inside the served tree.
+pub fn find(config: &Config, env: impl Fn(&str) -> Option<String>) -> Result<Keys> {
+    if let Some(keys) = from_environment(&env)? {
+        return Ok(keys);
+    }
+    if let Some(path) = &config.credentials {
+        return from_file(path);
+    }
+    if let Some((access, secret)) = &config.inline_keys {
+        return checked(access.clone(), secret.clone(), "the config file".to_owned());
+    }
+    let path = config.state_dir.join("credentials");
+    if path.exists() {
+        return from_file(&path);
+    }
+    make(config, &path)
+}
+
+fn from_environment(env: &impl Fn(&str) -> Option<String>) -> Result<Option<Keys>> {
+    let read = |name: &str| -> Result<Option<String>> {
+        if let Some(value) = env(name) {
+            return Ok(Some(value));
+        }
+        match env(&format!("{name}_FILE")) {
+            Some(path) => Ok(Some(first_line(Path::new(&path))?)),
+            None => Ok(None),
+        }
+    };
+    match (read("TWINTREE_ACCESS_KEY")?, read("TWINTREE_SECRET_KEY")?) {
+        (Some(access), Some(secret)) => {
+            checked(access, secret, "the environment".to_owned()).map(Some)
+        }
+        (None, None) => Ok(None),
+        _ => {
+            bail!("TWINTREE_ACCESS_KEY and TWINTREE_SECRET_KEY go together (or their _FILE forms)")
+        }
+    }
+}
+
+fn read_small(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let file =
+        std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    file.take(MAX_BYTES)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text)
+}
+
+fn first_line(path: &Path) -> Result<String> {
+    Ok(read_small(path)?
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned())
+}
+
+/// Two lines: access key, secret key. Empty lines and comments (#) do not count.
+fn from_file(path: &Path) -> Result<Keys> {
+    let text = read_small(path)?;
+    let mut lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    match (lines.next(), lines.next(), lines.next()) {
+        (Some(access), Some(secret), None) => checked(
+            access.to_owned(),
+            secret.to_owned(),
+            path.display().to_string(),
+        ),
+        _ => bail!(
+            "{} does not hold two lines: the access key and the secret key",
+            path.display()
+        ),
+    }
+}
+
+fn checked(access: String, secret: String, source: String) -> Result<Keys> {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ',' | '=');
+    if access.len() < 3 || access.len() > 128 || !access.chars().all(plain) {
+        bail!(
+            "the access key from {source} must have 3 to 128 visible ASCII characters without / , ="
+        );
+    }
+    if secret.len() < 8 || !secret.chars().all(|c| c.is_ascii_graphic()) {
+        bail!(
+            "the secret key from {source} must have at least 8 visible ASCII characters and no blank"
+        );
+    }
+    Ok(Keys {
+        access,
+        secret: Secret::new(secret),
+        source,
+        fresh: false,
+    })
+}
+
+fn make(config: &Config, path: &Path) -> Result<Keys> {
+    refuse_inside(&config.root, &config.state_dir)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.state_dir)
+        .with_context(|| {
+            format!(
+                "cannot make the state directory {}: give --state-dir DIR",
+                config.state_dir.display()
+            )
+        })?;
+    let access = format!(
+        "TT{}",
+        random_text(18, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")?
+    );
+    let secret = random_text(
+        40,
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
+    )?;
+    // Two first starts at once must end with one key: the loser of the link reads the winner's.
+    let temporary = path.with_extension(format!("{}", std::process::id()));
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .with_context(|| format!("cannot write {}", temporary.display()))?;
+    let written = writeln!(
+        file,
+        "# Made at the first start. Access key, then secret key.\n{access}\n{secret}"
+    )
+    .and_then(|()| file.sync_all())
+    .and_then(|()| std::fs::hard_link(&temporary, path));
+    std::fs::remove_file(&temporary)
+        .with_context(|| format!("cannot remove {}", temporary.display()))?;
+    match written {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return from_file(path),
+        Err(e) => return Err(e).with_context(|| format!("cannot write {}", path.display())),
+    }
+    Ok(Keys {
+        fresh: true,
+        ..checked(access, secret, path.display().to_string())?
+    })
+}
+
+/// A key that lies in the served tree would be served.
+fn refuse_inside(root: &Path, state: &Path) -> Result<()> {
+    let root = root
+        .canonicalize()
+        .with_context(|| format!("cannot serve {}", root.display()))?;
+    let absolute = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
+    let nearest = absolute
+        .ancestors()
+        .find_map(|dir| dir.canonicalize().ok())
+        .unwrap_or_else(|| PathBuf::from("/"));
+    if nearest.starts_with(&root) {
+        bail!(
+            "the state directory {} lies in the served tree: give --state-dir DIR",
+            state.display()
+        );
+    }
+    Ok(())
+}
+
+fn random_text(length: usize, alphabet: &[u8]) -> Result<String> {
+    let mut text = String::with_capacity(length);
+    while text.len() < length {
+        let mut bytes = [0u8; 64];
+        let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+            .context("no random bytes")?;
+        // Only whole multiples of the alphabet, so that every character is equally likely.
+        let fair = 256 - 256 % alphabet.len();
+        let picked = bytes[..got].iter().filter(|b| usize::from(**b) < fair);
+        text.extend(
+            picked
+                .map(|b| char::from(alphabet[usize::from(*b) % alphabet.len()]))
+                .take(length - text.len()),
+        );
+    }
+    Ok(text)
+}
