@@ -46,6 +46,19 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// Takes the file that waits longest; waits for one at most so long.
+    pub(crate) fn pop(&self, wait: std::time::Duration) -> Option<(BucketName, String)> {
+        let mut waiting = self.waiting.lock();
+        if waiting.order.is_empty() {
+            self.arrived.wait_for(&mut waiting, wait);
+        }
+        let item = waiting.order.pop_front()?;
+        waiting.known.remove(&item);
+        Some(item)
+    }
+}
+
 /// Is the content of an open file what its record says? By CRC64NVME; by MD5 where the record's ETag
 /// is one and the CRC says nothing.
 ///
