@@ -81,3 +81,20 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Err(_) => Err(S3Error::new(crate::error::Code::InternalError)),
     }
 }
+
+/// Runs several works that may wait on the blocking pool at once, and gives their results in order.
+pub(crate) async fn blocking_all<T, W>(works: impl Iterator<Item = W>) -> Vec<Result<T, S3Error>>
+where
+    T: Send + 'static,
+    W: FnOnce() -> Result<T, S3Error> + Send + 'static,
+{
+    let running: Vec<_> = works.map(tokio::task::spawn_blocking).collect();
+    let mut results = Vec::with_capacity(running.len());
+    for work in running {
+        results.push(match work.await {
+            Ok(result) => result,
+            Err(_) => Err(S3Error::new(crate::error::Code::InternalError)),
+        });
+    }
+    results
+}

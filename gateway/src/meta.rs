@@ -1,4 +1,4 @@
-//! What a client says about an object in headers, and the headers that say it again.
+//! What a client says in headers about the object that it makes.
 //!
 //! Values are bytes from end to end: clients send raw UTF-8, Latin-1 and dates that are none, and get back what they
 //! sent. What this gateway does not build (encryption, object lock, access lists) is refused here for every operation
@@ -7,7 +7,7 @@
 use http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, EXPIRES,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use twintree_store::Meta;
 
 use crate::error::{Code, S3Error, S3Result};
@@ -19,9 +19,7 @@ const MAX_USER_META: usize = 2048;
 const USER_PREFIX: &str = "x-amz-meta-";
 const REDIRECT: HeaderName = HeaderName::from_static("x-amz-website-redirect-location");
 const STORAGE_CLASS: HeaderName = HeaderName::from_static("x-amz-storage-class");
-const MISSING_META: HeaderName = HeaderName::from_static("x-amz-missing-meta");
 const TAGGING: HeaderName = HeaderName::from_static("x-amz-tagging");
-const TAGGING_COUNT: HeaderName = HeaderName::from_static("x-amz-tagging-count");
 
 /// System headers that are kept verbatim; Content-Encoding loses `aws-chunked`, which describes the transfer only.
 const KEPT: [HeaderName; 6] = [
@@ -46,9 +44,6 @@ const STORAGE_CLASSES: [&str; 11] = [
     "SNOW",
     "EXPRESS_ONEZONE",
 ];
-
-/// The Content-Type of an object whose client sent none.
-pub const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
 
 /// Reads everything that PutObject, CopyObject with REPLACE and CreateMultipartUpload say about an object, tags too.
 ///
@@ -144,44 +139,6 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     Some(value)
 }
 
-/// Adds what is known of an object to the headers of a GET or HEAD: Content-Type, system headers, user metadata, the
-/// number of tags. What no header can carry is counted in `x-amz-missing-meta`.
-pub fn to_headers(meta: &Meta, headers: &mut HeaderMap) {
-    let content_type = meta
-        .content_type
-        .as_deref()
-        .and_then(|value| HeaderValue::from_bytes(value).ok())
-        .unwrap_or(HeaderValue::from_static(DEFAULT_CONTENT_TYPE));
-    headers.insert(CONTENT_TYPE, content_type);
-    for (name, value) in &meta.headers {
-        if let Some((name, value)) = header(name, value) {
-            headers.insert(name, value);
-        }
-    }
-    let mut missing = 0u32;
-    for (name, value) in &meta.user {
-        match header(&format!("{USER_PREFIX}{name}"), value) {
-            Some((name, value)) => {
-                headers.insert(name, value);
-            }
-            None => missing += 1,
-        }
-    }
-    if missing > 0 {
-        headers.insert(MISSING_META, HeaderValue::from(missing));
-    }
-    if !meta.tags.is_empty() {
-        headers.insert(TAGGING_COUNT, HeaderValue::from(meta.tags.len()));
-    }
-}
-
-fn header(name: &str, value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
-    Some((
-        HeaderName::from_bytes(name.as_bytes()).ok()?,
-        HeaderValue::from_bytes(value).ok()?,
-    ))
-}
-
 /// Refuses what would have to be stored with an object and is not built.
 ///
 /// # Errors
@@ -231,6 +188,8 @@ pub fn refuse_access_lists(headers: &HeaderMap) -> S3Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn headers(lines: &[(&'static str, &[u8])]) -> HeaderMap {
@@ -243,8 +202,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_says_comes_back_byte_for_byte() {
-        let sent = headers(&[
+    fn what_a_client_says_is_kept_byte_for_byte() {
+        let meta = from_headers(&headers(&[
             ("content-type", b"text/\xe9"),
             ("expires", b"not a date"),
             ("x-amz-meta-a", "한".as_bytes()),
@@ -252,17 +211,20 @@ mod tests {
             ("x-amz-meta-b", b"2"),
             ("x-amz-tagging", b"k=v&l="),
             ("x-amz-storage-class", b"STANDARD_IA"),
-        ]);
-        let meta = from_headers(&sent).expect("valid");
-        let mut answered = HeaderMap::new();
-        to_headers(&meta, &mut answered);
-        assert_eq!(answered[CONTENT_TYPE].as_bytes(), b"text/\xe9");
-        assert_eq!(answered[EXPIRES], "not a date");
-        assert_eq!(answered["x-amz-meta-a"].as_bytes(), "한".as_bytes());
-        assert_eq!(answered["x-amz-meta-b"], "1,2");
-        assert_eq!(answered["x-amz-tagging-count"], "2");
-        assert_eq!(answered["x-amz-storage-class"], "STANDARD_IA");
-        assert!(!answered.contains_key(MISSING_META));
+        ]))
+        .expect("valid");
+        assert_eq!(meta.content_type.as_deref(), Some(&b"text/\xe9"[..]));
+        assert_eq!(
+            meta.headers[0],
+            ("expires".to_owned(), b"not a date".to_vec())
+        );
+        assert_eq!(
+            meta.headers[1],
+            ("x-amz-storage-class".to_owned(), b"STANDARD_IA".to_vec())
+        );
+        assert_eq!(meta.user[0], ("a".to_owned(), "한".as_bytes().to_vec()));
+        assert_eq!(meta.user[1], ("b".to_owned(), b"1,2".to_vec()));
+        assert_eq!(meta.tags.len(), 2);
     }
 
     #[test]
@@ -287,21 +249,6 @@ mod tests {
         assert!(from_headers(&headers(&[("x-amz-meta-k", &value)])).is_ok());
         let error = from_headers(&headers(&[("x-amz-meta-ke", &value)])).expect_err("one too many");
         assert_eq!(error.code(), Code::MetadataTooLarge);
-    }
-
-    #[test]
-    fn metadata_that_no_header_can_carry_is_counted() {
-        let meta = Meta {
-            user: vec![
-                ("a b".to_owned(), b"v".to_vec()),
-                ("c".to_owned(), b"\n".to_vec()),
-            ],
-            ..Meta::default()
-        };
-        let mut answered = HeaderMap::new();
-        to_headers(&meta, &mut answered);
-        assert_eq!(answered[MISSING_META], "2");
-        assert_eq!(answered[CONTENT_TYPE], DEFAULT_CONTENT_TYPE);
     }
 
     #[test]

@@ -77,7 +77,7 @@ async fn handle(
     match route.operation {
         // Neither is signed in its head: a preflight never is, a form carries its signature in the body.
         Operation::Preflight => return preflight(&parts),
-        Operation::PostObject => return Err(S3Error::not_implemented("POST Object")),
+        Operation::PostObject => return Err(ops::refuse_form(&parts)),
         _ => {}
     }
     let Verified {

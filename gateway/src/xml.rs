@@ -10,8 +10,8 @@ mod write;
 pub use read::{Element, MAX_DOCUMENT, malformed, read};
 pub use request::{
     CompletePart, CreateBucketRequest, DeleteRequest, MAX_DELETE, MAX_PARTS, ObjectToDelete,
-    TagLimits, check_tags, checksum_element, complete_request, create_bucket_request,
-    delete_request, is_private_acl, logging_enabled, notifications_wanted, request_payer,
-    tagging_header, tagging_request, unquoted, versioning_status,
+    TagLimits, check_tags, complete_request, create_bucket_request, delete_request, is_private_acl,
+    logging_enabled, notifications_wanted, request_payer, tagging_header, tagging_request,
+    unquoted, versioning_status,
 };
 pub use write::{Encoding, NAMESPACE, Writer, escape_into, url_encode_into};

@@ -1,60 +1,160 @@
-//! The operations of the S3 API, one file each, named after it; [`dispatch`] is where a route meets its operation.
+//! The operations: one file each, named after it, and the one place that chooses among them.
+//!
+//! By here a request is parsed and its signature verified. What every operation on a bucket shares is checked before
+//! the choice: that the bucket is there, and that it is the expected owner's. What is recognised and not built
+//! answers 501.
 
+mod acl;
+mod answer;
+mod bucket_config;
+mod bucket_tagging;
+mod copy_object;
+mod copy_source;
+mod create_bucket;
+mod delete_bucket;
+mod delete_object;
+mod delete_objects;
+mod get_bucket_location;
 pub(crate) mod get_object;
+mod get_object_attributes;
+mod head_bucket;
 pub(crate) mod head_object;
+mod list_buckets;
 mod object_headers;
+mod object_lock;
+mod object_tagging;
 mod open_object;
+mod owner;
+mod post_object;
 pub(crate) mod put_object;
 mod read_plan;
+mod version;
 
-use twintree_store::{BucketName, ObjectKey};
+use bytes::Bytes;
+use http::StatusCode;
+use twintree_store::{Bucket, ObjectKey};
 
 use crate::body::RequestBody;
 use crate::call::{Call, Reply};
-use crate::error::{Code, S3Error, S3Result};
+use crate::error::{S3Error, S3Result};
 use crate::route::{Operation, Route};
+use crate::xml::MAX_DOCUMENT;
+
+pub(crate) use post_object::refuse_form;
+
+/// The largest document of everything but a list of keys or parts, in bytes.
+const SMALL_DOCUMENT: usize = 256 << 10;
 
 /// Runs the operation that a verified request asks for.
 ///
 /// # Errors
-/// What the operation says; `NotImplemented` for what S3 has and we have not.
+/// What the operation says; `NotImplemented` for what is not built.
 pub(crate) async fn dispatch(call: &Call, route: Route, body: RequestBody) -> S3Result<Reply> {
-    let target = Target(&route);
-    if body.is_framed() && !matches!(route.operation, Operation::PutObject | Operation::UploadPart) {
-        return Err(S3Error::invalid_request("aws-chunked bodies are for PutObject and UploadPart only."));
+    let takes_frames = matches!(
+        route.operation,
+        Operation::PutObject | Operation::UploadPart
+    );
+    if body.is_framed() && !takes_frames {
+        return Err(S3Error::invalid_request(
+            "aws-chunked bodies are for PutObject and UploadPart only.",
+        ));
     }
-    match route.operation {
-        Operation::GetObject => get_object::get_object(call, target.bucket()?, target.key()?).await,
-        Operation::HeadObject => {
-            head_object::head_object(call, target.bucket()?, target.key()?).await
+    let Some(name) = &route.bucket else {
+        return service(call, route.operation).await;
+    };
+    if route.operation == Operation::CreateBucket {
+        let document = document(call, body, SMALL_DOCUMENT).await?;
+        return create_bucket::create_bucket(call, name, &document).await;
+    }
+    owner::check_expected(call, name).await?;
+    match (&route.key, route.operation) {
+        // The hot ones resolve the bucket themselves, on the way that never waits.
+        (Some(key), Operation::GetObject) => get_object::get_object(call, name, key).await,
+        (Some(key), Operation::HeadObject) => head_object::head_object(call, name, key).await,
+        (Some(key), Operation::PutObject) => put_object::put_object(call, name, key, body).await,
+        (Some(key), operation) => {
+            let bucket = call.gateway.store.bucket(name)?;
+            on_object(call, operation, &bucket, key, body).await
         }
-        Operation::PutObject => {
-            put_object::put_object(call, target.bucket()?, target.key()?, body).await
-        }
-        other => {
-            drop(body);
-            Err(S3Error::not_implemented(other.name()))
+        (None, operation) => {
+            let bucket = call.gateway.store.bucket(name)?;
+            on_bucket(call, operation, &bucket, body).await
         }
     }
 }
 
-/// The names that an operation's level promises.
-struct Target<'a>(&'a Route);
-
-impl<'a> Target<'a> {
-    fn bucket(&self) -> S3Result<&'a BucketName> {
-        self.0
-            .bucket
-            .as_ref()
-            .ok_or_else(|| S3Error::new(Code::InvalidURI))
+async fn service(call: &Call, operation: Operation) -> S3Result<Reply> {
+    match operation {
+        Operation::ListBuckets => list_buckets::list_buckets(call).await,
+        Operation::HeadService => Ok(answer::empty(StatusCode::OK)),
+        other => Err(S3Error::not_implemented(other.name())),
     }
+}
 
-    fn key(&self) -> S3Result<&'a ObjectKey> {
-        self.0
-            .key
-            .as_ref()
-            .ok_or_else(|| S3Error::new(Code::InvalidURI))
+async fn on_bucket(
+    call: &Call,
+    operation: Operation,
+    bucket: &Bucket,
+    body: RequestBody,
+) -> S3Result<Reply> {
+    match operation {
+        Operation::HeadBucket => head_bucket::head_bucket(call, bucket).await,
+        Operation::DeleteBucket => delete_bucket::delete_bucket(call, bucket.name()).await,
+        Operation::GetBucketLocation => {
+            get_bucket_location::get_bucket_location(call, bucket).await
+        }
+        Operation::DeleteObjects => {
+            let document = document(call, body, MAX_DOCUMENT).await?;
+            delete_objects::delete_objects(bucket, &document).await
+        }
+        Operation::GetBucketConfig(config) => bucket_config::get(call, bucket, config).await,
+        Operation::ListBucketConfigs(config) => bucket_config::list(config),
+        Operation::PutBucketConfig(config) => {
+            let document = document(call, body, SMALL_DOCUMENT).await?;
+            bucket_config::put(call, bucket, config, &document).await
+        }
+        Operation::DeleteBucketConfig(config) => bucket_config::delete(bucket, config).await,
+        other => Err(S3Error::not_implemented(other.name())),
     }
+}
+
+async fn on_object(
+    call: &Call,
+    operation: Operation,
+    bucket: &Bucket,
+    key: &ObjectKey,
+    body: RequestBody,
+) -> S3Result<Reply> {
+    match operation {
+        Operation::CopyObject => copy_object::copy_object(call, bucket, key).await,
+        Operation::DeleteObject => delete_object::delete_object(call, bucket, key).await,
+        Operation::GetObjectAttributes => {
+            get_object_attributes::get_object_attributes(call, bucket, key).await
+        }
+        Operation::GetObjectTagging => object_tagging::get_object_tagging(call, bucket, key).await,
+        Operation::PutObjectTagging => {
+            let document = document(call, body, SMALL_DOCUMENT).await?;
+            object_tagging::put_object_tagging(call, bucket, key, &document).await
+        }
+        Operation::DeleteObjectTagging => {
+            object_tagging::delete_object_tagging(call, bucket, key).await
+        }
+        Operation::GetObjectAcl => acl::get_object_acl(call, bucket, key).await,
+        Operation::PutObjectAcl => {
+            let document = document(call, body, SMALL_DOCUMENT).await?;
+            acl::put_object_acl(call, bucket, key, &document).await
+        }
+        Operation::GetObjectRetention
+        | Operation::PutObjectRetention
+        | Operation::GetObjectLegalHold
+        | Operation::PutObjectLegalHold => object_lock::refuse(call, bucket, key).await,
+        other => Err(S3Error::not_implemented(other.name())),
+    }
+}
+
+/// Reads a request's document and verifies its digests.
+async fn document(call: &Call, body: RequestBody, limit: usize) -> S3Result<Bytes> {
+    body.into_document(&call.parts.headers, limit).await
 }
 
 #[cfg(test)]

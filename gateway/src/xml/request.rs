@@ -1,10 +1,9 @@
 //! The documents that clients send, parsed into what they ask for.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use twintree_store::{Algorithm, Checksum};
 
 use super::read::{Element, malformed, read};
+use crate::checksum;
 use crate::date;
 use crate::error::{Code, S3Error, S3Result};
 
@@ -136,9 +135,9 @@ fn complete_part(part: &Element) -> S3Result<CompletePart> {
         .ok_or_else(|| malformed("a part without an ETag"))?;
     let mut checksums = Vec::new();
     for algorithm in Algorithm::ALL {
-        let element = checksum_element(algorithm);
+        let element = checksum::element_of(algorithm);
         if let Some(text) = part.child_word(element) {
-            checksums.push(checksum(algorithm, text).ok_or_else(|| {
+            checksums.push(checksum::decode(algorithm, text).ok_or_else(|| {
                 S3Error::invalid_request(format!(
                     "Value for {element} of part {number} is invalid."
                 ))
@@ -157,23 +156,6 @@ pub fn unquoted(etag: &str) -> &str {
     etag.strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'))
         .unwrap_or(etag)
-}
-
-/// Gives the element that carries a checksum, in requests and replies.
-pub fn checksum_element(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::Crc32 => "ChecksumCRC32",
-        Algorithm::Crc32c => "ChecksumCRC32C",
-        Algorithm::Crc64Nvme => "ChecksumCRC64NVME",
-        Algorithm::Sha1 => "ChecksumSHA1",
-        Algorithm::Sha256 => "ChecksumSHA256",
-    }
-}
-
-/// Decodes a checksum; `None` where it is not base64 of the algorithm's length.
-fn checksum(algorithm: Algorithm, text: &str) -> Option<Checksum> {
-    let value = STANDARD.decode(text).ok()?;
-    (value.len() == algorithm.len()).then_some(Checksum { algorithm, value })
 }
 
 /// What CreateBucket asks for.
