@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
+use crate::list::cache::NameCache;
 use crate::path::HideList;
 use crate::record::Judge;
 use crate::root::{Tree, kind, system};
@@ -64,6 +65,8 @@ pub struct Store {
     pub(crate) seal_queue: seal::Queue,
     /// Buckets that were written to without a sync.
     pub(crate) unsynced: relaxed::Unsynced,
+    /// Sorted directories, kept between pages of listings.
+    pub(crate) names: Arc<NameCache>,
     /// The root's absolute path, without links.
     location: PathBuf,
     root: OwnedFd,
@@ -103,6 +106,7 @@ impl Store {
             judge,
             seal_queue: seal::Queue::default(),
             unsynced: relaxed::Unsynced::default(),
+            names: Arc::default(),
             location,
             root,
             root_id,

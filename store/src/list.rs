@@ -1,6 +1,32 @@
-//! Listing in true key order: UTF-8 byte order over whole keys.
+//! Listing in true key order: UTF-8 byte order over whole keys, the bucket's files and its annex merged.
+//!
+//! A page costs what it shows: the walk opens the directories that prefix and marker lead to, skips a group
+//! by binary search, and looks at the metadata of the page's own entries only. `next` is exact, because the
+//! entry after the page is looked at too.
 
+pub(crate) mod cache;
+mod entry;
+mod names;
+mod read;
+mod scope;
+mod walk;
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use entry::{Candidate, Place};
+use read::{Reader, Side};
+use scope::Scope;
+use walk::{Found, Walk};
+
+use crate::root::Tree;
 use crate::{Bucket, ETag, Result, Timestamp};
+
+/// Entries whose metadata is looked at in one go.
+const BATCH: usize = 1001;
+/// Directories that one go may hold open.
+const MAX_DIRS: usize = 64;
 
 /// One page's question.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +73,166 @@ impl Bucket {
     /// # Errors
     /// What the disk says of the bucket itself; one bad entry never breaks a listing.
     pub fn list(&self, query: &ListQuery) -> Result<ListPage> {
-        let _ = query; // contract
-        unimplemented!()
+        let mut page = ListPage::default();
+        if query.max_keys == 0 {
+            return Ok(page);
+        }
+        let mut keys = self.keys(query)?;
+        let mut last: Option<String> = None;
+        loop {
+            // One more than the page has room for: whether anything follows must be known, not guessed.
+            let room = query.max_keys - page.len();
+            let batch = keys.batch(room.saturating_add(1).min(BATCH))?;
+            let Some(batch) = batch else { return Ok(page) };
+            for found in batch.describe(self)? {
+                if page.len() == query.max_keys {
+                    page.next = last;
+                    return Ok(page);
+                }
+                last = Some(page.push(found));
+            }
+        }
+    }
+
+    /// The keys and common prefixes that the query is about, from its marker on.
+    fn keys(&self, query: &ListQuery) -> Result<Keys> {
+        let scope = Scope {
+            prefix: query.prefix.clone(),
+            delimiter: query.delimiter.clone(),
+        };
+        let bound = scope.after(&query.after);
+        let reader = |tree, side| Reader {
+            tree,
+            side,
+            cache: Arc::clone(&self.store.names),
+            bucket: self.name().clone(),
+        };
+        let native = Walk::start(
+            reader(self.tree.clone(), Side::Native),
+            scope.clone(),
+            &bound,
+        )?;
+        let annex = match self.tree.reserved("annex", false)? {
+            Some(dir) => {
+                let tree = Tree::new(Arc::new(dir), None, Arc::clone(self.tree.hide()));
+                Some(Walk::start(reader(tree, Side::Annex), scope, &bound)?)
+            }
+            None => None,
+        };
+        Ok(Keys { native, annex })
+    }
+}
+
+impl ListPage {
+    /// Keys and common prefixes together.
+    fn len(&self) -> usize {
+        self.objects.len() + self.common_prefixes.len()
+    }
+
+    /// Adds one more, and says what its key or common prefix is.
+    fn push(&mut self, found: Described) -> String {
+        match found {
+            Described::Object(entry) => {
+                let key = entry.key.clone();
+                self.objects.push(entry);
+                key
+            }
+            Described::Group(group) => {
+                self.common_prefixes.push(group.clone());
+                group
+            }
+        }
+    }
+}
+
+/// The two trees of a bucket, merged in key order.
+struct Keys {
+    native: Walk,
+    annex: Option<Walk>,
+}
+
+/// A stretch of keys and common prefixes, in order.
+struct Batch {
+    found: Vec<Found>,
+}
+
+/// One of them that is really there.
+enum Described {
+    Object(ListEntry),
+    Group(String),
+}
+
+impl Keys {
+    /// The next one. Where both trees hold a key, the native one comes, with the annex's in reserve.
+    fn next(&mut self) -> Result<Option<Found>> {
+        let Some(annex) = &mut self.annex else {
+            self.native.peek()?;
+            return Ok(self.native.take().map(|found| self.passed(found)));
+        };
+        let order = match (self.native.peek()?, annex.peek()?) {
+            (None, None) => return Ok(None),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(native), Some(annex)) => native.text().cmp(annex.text()),
+        };
+        let found = match order {
+            Ordering::Less => self.native.take(),
+            Ordering::Greater => annex.take(),
+            Ordering::Equal => both(self.native.take(), annex.take()),
+        };
+        Ok(found.map(|found| self.passed(found)))
+    }
+
+    /// Moves both trees past a common prefix.
+    fn passed(&mut self, found: Found) -> Found {
+        if let Found::Group(group) = &found {
+            self.native.skip(group);
+            if let Some(annex) = &mut self.annex {
+                annex.skip(group);
+            }
+        }
+        found
+    }
+
+    /// The next ones, at most `count`; `None` at the end.
+    fn batch(&mut self, count: usize) -> Result<Option<Batch>> {
+        let mut found = Vec::with_capacity(count);
+        let mut dirs = HashSet::new();
+        while found.len() < count && dirs.len() < MAX_DIRS {
+            let Some(next) = self.next()? else { break };
+            if let Found::Object(Candidate {
+                place: Place::Entry(_, dir),
+                ..
+            }) = &next
+            {
+                dirs.insert(Arc::as_ptr(dir));
+            }
+            found.push(next);
+        }
+        Ok((!found.is_empty()).then_some(Batch { found }))
+    }
+}
+
+fn both(native: Option<Found>, annex: Option<Found>) -> Option<Found> {
+    match (native, annex) {
+        (Some(Found::Object(native)), Some(Found::Object(annex))) => {
+            Some(Found::Object(Candidate {
+                also: Some(Box::new(annex)),
+                ..native
+            }))
+        }
+        (native, _) => native,
+    }
+}
+
+impl Batch {
+    /// Looks at every object; those that are none are left out.
+    fn describe(self, bucket: &Bucket) -> Result<Vec<Described>> {
+        let mut entries = entry::describe_all(bucket, &self.found)?.into_iter();
+        let described = self.found.into_iter().filter_map(|found| match found {
+            Found::Group(group) => Some(Described::Group(group)),
+            Found::Object(_) => entries.next().flatten().map(Described::Object),
+        });
+        Ok(described.collect())
     }
 }

@@ -123,6 +123,16 @@ fn is_escape(c: char) -> bool {
     (ESCAPE..ESCAPE + 256).contains(&(c as u32))
 }
 
+/// The disk name that has this text, which came from [`key_text`].
+pub(crate) fn disk_name(text: &str) -> Cow<'_, [u8]> {
+    if !text.contains(is_escape) {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    let mut name = Vec::with_capacity(text.len());
+    unescape(text, &mut name);
+    Cow::Owned(name)
+}
+
 /// Key text to disk bytes; what does not come back as it was is caught by the caller.
 fn unescape(text: &str, out: &mut Vec<u8>) {
     for c in text.chars() {
@@ -131,6 +141,13 @@ fn unescape(text: &str, out: &mut Vec<u8>) {
             _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
+}
+
+/// The annex's path of a body whose key's last component is this, below its directory.
+pub(crate) fn annex_body(component: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(component.len() + 8);
+    push_annex_component(component, "=f", &mut bytes);
+    bytes
 }
 
 /// The key's path below `.twintree/annex/`.

@@ -4,6 +4,8 @@
 //! Reads follow links that stay inside the bucket, by a walk of our own that applies the reserved
 //! names to every component of every target. Writes never go through a linked directory.
 
+mod dir;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +16,8 @@ use rustix::io::Errno;
 
 use crate::path::{DiskPath, HideList};
 use crate::{Access, Result, StoreError, dirmark};
+
+pub(crate) use dir::Dir;
 
 /// Symbolic links followed for one name at most, as Linux does (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
