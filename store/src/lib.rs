@@ -6,12 +6,16 @@
 
 pub mod bucket;
 pub mod checksum;
+mod conditions;
 mod content_type;
+mod copy;
+mod delete;
 mod dirmark;
 pub mod error;
 pub mod etag;
 pub mod fsfacts;
 pub mod inspect;
+mod inherit;
 mod lifecycle;
 pub mod list;
 mod lock;
@@ -22,6 +26,8 @@ pub mod object;
 mod open;
 pub mod path;
 pub mod probe;
+mod place;
+mod publish;
 mod random;
 mod record;
 mod relaxed;
@@ -30,7 +36,9 @@ pub mod seal;
 pub mod sealer;
 mod settings;
 mod shared;
+mod stage;
 mod sync;
+mod tags;
 pub mod time;
 pub mod write;
 

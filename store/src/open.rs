@@ -12,14 +12,8 @@ use rustix::fs::{self, FileType, OFlags, Stat};
 use crate::path::{self, DiskPath};
 use crate::root::{kind, named};
 use crate::{
-    Access, Bucket, ETag, Meta, Object, ObjectInfo, ObjectKey, Result, StoreError, Timestamp,
-    dirmark, fsfacts, record,
+    Access, Bucket, Object, ObjectKey, Result, StoreError, Timestamp, dirmark, fsfacts, record,
 };
-
-/// The MD5 of no bytes: the ETag of a `dir/` object.
-pub(crate) const EMPTY_MD5: [u8; 16] = [
-    0xd4, 0x1d, 0x8c, 0xd9, 0x8f, 0x00, 0xb2, 0x04, 0xe9, 0x80, 0x09, 0x98, 0xec, 0xf8, 0x42, 0x7e,
-];
 
 /// What lies under a key.
 pub(crate) enum Found {
@@ -47,8 +41,8 @@ impl Bucket {
                     remote,
                 })
             }
-            Some(Found::Directory(_, modified)) => {
-                let info = directory_info(modified);
+            Some(Found::Directory(dir, modified)) => {
+                let info = record::describe_directory(self, &dir, modified)?;
                 Ok(Object {
                     info,
                     file: None,
@@ -131,23 +125,8 @@ impl Bucket {
     }
 }
 
-/// What is known of a `dir/` object.
-fn directory_info(modified: Timestamp) -> ObjectInfo {
-    ObjectInfo {
-        size: 0,
-        modified,
-        etag: ETag::Md5(EMPTY_MD5),
-        replaced: None,
-        recorded: None,
-        checksum: None,
-        parts: Vec::new(),
-        part_count: None,
-        meta: Meta::default(),
-        upload_id: None,
-    }
-}
-
-fn kind_name(kind: FileType) -> &'static str {
+/// What an entry is that is no object.
+pub(crate) fn kind_name(kind: FileType) -> &'static str {
     match kind {
         FileType::Fifo => "FIFO",
         FileType::Socket => "socket",

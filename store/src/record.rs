@@ -13,7 +13,9 @@ pub(crate) mod stamp;
 
 use crate::{Algorithm, Checksum, ChecksumType, ETag, ObjectChecksum, PartInfo, Timestamp};
 
-pub(crate) use describe::{describe, describe_locked, examine, judge, settle};
+pub(crate) use describe::{
+    Examined, describe, describe_directory, describe_locked, examine, judge, settle,
+};
 pub(crate) use memory::Memory;
 pub(crate) use stamp::{FileState, Judge, Stamp, Verdict};
 

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
@@ -22,7 +23,9 @@ pub(crate) use dir::Dir;
 /// Symbolic links followed for one name at most, as Linux does (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 /// How often a directory that vanishes while we make its children is made again.
-const MAX_RETRIES: u32 = 16;
+const MAX_RETRIES: u32 = 100;
+/// How long the removal of a directory is given before it is looked for again.
+const REMOVAL: Duration = Duration::from_micros(200);
 /// How a directory is opened that is listed, synced or written into.
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -169,8 +172,9 @@ impl Tree {
     pub fn make_parents(&self, path: &DiskPath) -> Result<Parents> {
         for _ in 0..MAX_RETRIES {
             match self.try_make_parents(path) {
-                // Linux: somebody pruned a directory between our mkdir and the next: once more.
-                Err(StoreError::NoSuchKey(_)) => {}
+                // Linux: somebody prunes a directory between our mkdir and the next, and its name can
+                // still be opened until the rmdir is through: once more, a little later.
+                Err(StoreError::NoSuchKey(_)) => std::thread::sleep(REMOVAL),
                 other => return other,
             }
         }

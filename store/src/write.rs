@@ -1,12 +1,11 @@
 //! The one door by which an object becomes visible: begin, stage, verify, publish (or discard).
 
-use std::fs::File;
-use std::sync::Arc;
-
+use crate::publish::{Content, Finished};
 use crate::{
-    Algorithm, Bucket, Digests, ETag, ETagList, Meta, Object, ObjectChecksum, ObjectKey, Result,
-    Timestamp,
+    Algorithm, Bucket, Digests, ETag, ETagList, Meta, ObjectChecksum, ObjectKey, Result, Timestamp,
 };
+
+pub use crate::stage::Stage;
 
 /// What is on disk before a write is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +36,6 @@ pub struct WriteConditions {
     pub if_match_modified: Option<i64>,
     /// DELETE only: size in bytes.
     pub if_match_size: Option<u64>,
-}
-
-/// A body that is being received: an unnamed file in the target's own nearest directory (or a named
-/// one in `stage/`). Dropping it discards it.
-pub struct Stage {
-    /// Where the body is written, from offset 0. On a local filesystem writes may be done inline.
-    pub file: Arc<File>,
-    /// Is the file on a filesystem of another machine?
-    pub remote: bool,
 }
 
 /// Everything that becomes visible with the bytes. All of it was verified by the caller.
@@ -88,55 +78,28 @@ pub struct CopyRequest {
 }
 
 impl Bucket {
-    /// Begins a write of `key`; `length` is preallocated where known (ENOSPC shows here).
-    ///
-    /// # Errors
-    /// `Reserved`, `KeyBlocked`, `ThroughSymlink`, `ReadOnly`, `NoSpace`, `Denied`.
-    pub fn stage(&self, key: &ObjectKey, length: Option<u64>) -> Result<Stage> {
-        let _ = (key, length); // contract
-        unimplemented!()
-    }
-
     /// Publishes a staged body under `key` in one step, durable as the store is set to. Blocking.
     ///
     /// # Errors
     /// `PreconditionFailed`, `NoSuchKey` (If-Match on nothing), `KeyBlocked`, and what the disk says. The
     /// old object stays.
     pub fn publish(&self, key: &ObjectKey, stage: Stage, put: Put) -> Result<Published> {
-        let _ = (key, stage, put); // contract
-        unimplemented!()
-    }
-
-    /// Deletes `key` and prunes empty parents of our own making. `Ok(false)`: there was none.
-    ///
-    /// # Errors
-    /// `PreconditionFailed`, `NoSuchKey` (If-Match on nothing), and what the disk says.
-    pub fn delete(&self, key: &ObjectKey, conditions: &WriteConditions) -> Result<bool> {
-        let _ = (key, conditions); // contract
-        unimplemented!()
-    }
-
-    /// Copies an open object (of this or another bucket) to `key` by reflink or copy_file_range. Onto
-    /// itself it changes the record only. A multipart source copied in one go gets the MD5 of its bytes.
-    ///
-    /// # Errors
-    /// As [`Bucket::publish`].
-    pub fn copy(
-        &self,
-        source: &Object,
-        key: &ObjectKey,
-        request: CopyRequest,
-    ) -> Result<Published> {
-        let _ = (source, key, request); // contract
-        unimplemented!()
-    }
-
-    /// Replaces the tags of `key` (empty: none) without touching content; re-stamps at once.
-    ///
-    /// # Errors
-    /// `NoSuchKey` and what the disk says.
-    pub fn set_tags(&self, key: &ObjectKey, tags: Vec<(String, String)>) -> Result<()> {
-        let _ = (key, tags); // contract
-        unimplemented!()
+        let Put {
+            digests,
+            meta,
+            checksum,
+            conditions,
+        } = put;
+        let content = Content::of_body(&digests, checksum);
+        self.publish_content(
+            key,
+            stage,
+            &Finished {
+                content,
+                meta,
+                old_json: None,
+                conditions,
+            },
+        )
     }
 }

@@ -6,7 +6,8 @@ use rustix::fs::Stat;
 
 use super::{FileState, Record, Verdict, disk, kind};
 use crate::{
-    Access, Bucket, Meta, Object, ObjectInfo, ObjectKey, Result, StoreError, content_type, relaxed,
+    Access, Bucket, Checksum, ChecksumType, Digester, ETag, Meta, Object, ObjectChecksum,
+    ObjectInfo, ObjectKey, Result, StoreError, Timestamp, content_type, relaxed,
 };
 
 /// A record that was read and judged, with the bytes that the judgement is of.
@@ -68,18 +69,53 @@ pub(crate) fn describe_locked(
     Ok((examined, info))
 }
 
+/// Describes a directory that is the object `dir/`: no bytes, and what was said of it.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn describe_directory(
+    bucket: &Bucket,
+    dir: impl AsFd,
+    modified: Timestamp,
+) -> Result<ObjectInfo> {
+    let json = disk::read_meta(dir, None, &bucket.tree)?;
+    let nothing = Digester::new(&[]).finish();
+    Ok(ObjectInfo {
+        size: 0,
+        modified,
+        etag: ETag::Md5(nothing.md5),
+        replaced: None,
+        recorded: None,
+        checksum: Some(ObjectChecksum {
+            checksum: Checksum::crc64(nothing.crc64),
+            kind: ChecksumType::FullObject,
+        }),
+        parts: Vec::new(),
+        part_count: None,
+        meta: json
+            .and_then(|json| Meta::from_json(&json))
+            .unwrap_or_default(),
+        upload_id: None,
+    })
+}
+
 /// Reads and judges the record of an open file that showed `state`.
 ///
 /// # Errors
 /// What the disk says.
 pub(crate) fn examine(bucket: &Bucket, file: impl AsFd, state: FileState) -> Result<Examined> {
     let raw = disk::read(file, &bucket.tree)?;
-    let verdict = judge(bucket, &state, raw.record.as_deref());
+    let mut verdict = judge(bucket, &state, raw.record.as_deref());
+    let mut meta_beside = raw.meta_beside;
+    // A stale record under an inode's number may speak of a file that is long gone: all of it.
+    if raw.by_inode && matches!(verdict, Verdict::Stale(_)) {
+        (verdict, meta_beside) = (Verdict::None, None);
+    }
     Ok(Examined {
         state,
         verdict,
         bytes: raw.record,
-        meta_beside: raw.meta_beside,
+        meta_beside,
     })
 }
 
@@ -150,7 +186,7 @@ fn inform(
             info.replaced = record.replaced;
             info.checksum = Some(record.checksum());
             info.parts = record.parts();
-            if let crate::ETag::Multipart(_, count) = record.etag {
+            if let ETag::Multipart(_, count) = record.etag {
                 info.part_count = Some(count);
             }
             info.upload_id = record.upload_id();

@@ -29,6 +29,8 @@ pub(crate) struct Raw {
     pub(crate) record: Option<Vec<u8>>,
     /// Where the filesystem has no xattrs: the meta JSON that lay in the same place.
     pub(crate) meta_beside: Option<Vec<u8>>,
+    /// Was it found by the inode's number, which may have been another file's?
+    pub(crate) by_inode: bool,
 }
 
 /// Reads the record of an open file.
@@ -40,6 +42,7 @@ pub(crate) fn read(file: impl AsFd, tree: &Tree) -> Result<Raw> {
         Ok(record) => Ok(Raw {
             record,
             meta_beside: None,
+            by_inode: false,
         }),
         Err(e) if is_unsupported(e) => read_beside(inode(&file)?, tree),
         Err(e) => Err(system("a record", e)),
@@ -115,6 +118,25 @@ pub(crate) fn write(
     write_record(file, &record, tree)
 }
 
+/// Writes the meta half alone, of a file whose record (if any) is left as it is.
+///
+/// # Errors
+/// As [`write`]; `NoSpace` also for a value that is too large for an xattr of a file without record.
+pub(crate) fn write_meta(
+    file: impl AsFd,
+    record: Option<&Record>,
+    meta: Option<&[u8]>,
+    tree: &Tree,
+) -> Result<()> {
+    match (set_meta(&file, meta), record) {
+        (Ok(()), _) => Ok(()),
+        (Err(e), Some(record)) if is_too_large(e) || is_unsupported(e) => {
+            write(file, record, meta, tree).map(|_| ())
+        }
+        (Err(e), _) => Err(system("a record's meta half", e)),
+    }
+}
+
 /// Writes a record whose meta half stays as it is. Returns its bytes as they lie there.
 ///
 /// # Errors
@@ -144,7 +166,7 @@ pub(crate) fn write_record(file: impl AsFd, record: &Record, tree: &Tree) -> Res
 }
 
 /// Does the filesystem (or this file) take no user xattrs?
-fn is_unsupported(e: Errno) -> bool {
+pub(crate) fn is_unsupported(e: Errno) -> bool {
     matches!(e, Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM)
 }
 
@@ -183,7 +205,8 @@ fn set_xattr(file: &impl AsFd, name: &str, value: &[u8]) -> rustix::io::Result<(
     fs::fsetxattr(file, name, value, XattrFlags::empty())
 }
 
-fn set_meta(file: &impl AsFd, meta: Option<&[u8]>) -> rustix::io::Result<()> {
+/// Sets or removes the meta JSON of a file or directory.
+pub(crate) fn set_meta(file: &impl AsFd, meta: Option<&[u8]>) -> rustix::io::Result<()> {
     match meta {
         Some(json) => set_xattr(file, META_XATTR, json),
         None => match fs::fremovexattr(file, META_XATTR) {
@@ -216,6 +239,7 @@ fn read_beside(inode: u64, tree: &Tree) -> Result<Raw> {
     Ok(Raw {
         record: Some(record.to_vec()),
         meta_beside,
+        by_inode: true,
     })
 }
 

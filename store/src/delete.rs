@@ -1,0 +1,144 @@
+//! Deleting: the annex entry first, then the native one, then the empty parents that we made.
+//!
+//! A deletion needs no room on the disk. A person's directories stay, empty or not.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{self, AtFlags, FileType};
+use rustix::io::Errno;
+
+use crate::lock::KeyGuard;
+use crate::path::{self, DiskPath};
+use crate::place::{FilePlace, open_directory};
+use crate::publish::unmark;
+use crate::root::{Parent, Tree, kind, named, text};
+use crate::{Bucket, ObjectKey, Result, StoreError, WriteConditions, dirmark};
+
+/// Directories that one deletion prunes at most: more levels than a key has bytes.
+const MAX_DEPTH: usize = 1024;
+
+impl Bucket {
+    /// Deletes `key` and prunes empty parents of our own making. `Ok(false)`: there was none.
+    ///
+    /// # Errors
+    /// `PreconditionFailed`, `NoSuchKey` (If-Match on nothing), and what the disk says.
+    pub fn delete(&self, key: &ObjectKey, conditions: &WriteConditions) -> Result<bool> {
+        self.store.check_writable()?;
+        let native = path::native(key);
+        if let Some(path) = &native {
+            self.tree.check_hidden(path)?;
+        }
+        let held = self.lock_for_deletion(key, conditions)?;
+        self.check(key, conditions)?;
+        let mut changed: Vec<OwnedFd> = Vec::new();
+        let mut emptied: Vec<(Tree, DiskPath)> = Vec::new();
+        if let Some(place) = self.annexed(key)?
+            && let Some(dir) = unlink(&place)?
+        {
+            changed.push(dir);
+            emptied.push((place.tree, place.path));
+        }
+        if let Some(path) = native
+            && let Some(dir) = self.remove_native(&path)?
+        {
+            changed.push(dir);
+            emptied.push((self.tree.clone(), path));
+        }
+        drop(held);
+        self.sync_entries(&changed)?;
+        for (tree, path) in &emptied {
+            prune(tree, path);
+        }
+        Ok(!changed.is_empty())
+    }
+
+    /// The key's lock; on a full disk whose lock files are not made yet, no lock: then no other gateway
+    /// holds one either, and a deletion is what makes room.
+    fn lock_for_deletion(
+        &self,
+        key: &ObjectKey,
+        conditions: &WriteConditions,
+    ) -> Result<Option<KeyGuard<'_>>> {
+        match self.lock_key(key) {
+            Err(StoreError::NoSpace(_)) if conditions.is_empty() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Removes the file, link or `dir/` object at a path, and returns the directory that changed.
+    fn remove_native(&self, path: &DiskPath) -> Result<Option<OwnedFd>> {
+        let parent = match self.tree.parent_for_write(path)? {
+            Parent::Dir(parent) => parent,
+            Parent::Missing | Parent::Blocked(_) => return Ok(None),
+        };
+        if path.trailing_slash {
+            let Some(dir) = open_directory(&parent, path.name()).map_err(|e| named(path, e))?
+            else {
+                return Ok(None);
+            };
+            if dirmark::read(&dir).object.is_none() {
+                return Ok(None);
+            }
+            unmark(&dir).map_err(|e| named(path, e))?;
+            return Ok(Some(dir));
+        }
+        let stat = match fs::statat(&parent, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(named(path, e)),
+        };
+        match kind(&stat) {
+            FileType::RegularFile | FileType::Symlink => {}
+            FileType::Directory => return Ok(None),
+            other => {
+                return Err(StoreError::NotAnObject {
+                    key: text(path),
+                    kind: crate::open::kind_name(other),
+                });
+            }
+        }
+        match fs::unlinkat(&parent, path.name(), AtFlags::empty()) {
+            Ok(()) => Ok(Some(parent)),
+            // A direct writer was faster, or put a directory in its place.
+            Err(Errno::NOENT | Errno::ISDIR) => Ok(None),
+            Err(e) => Err(named(path, e)),
+        }
+    }
+}
+
+fn unlink(place: &FilePlace) -> Result<Option<OwnedFd>> {
+    let Some(parent) = &place.parent else {
+        return Ok(None);
+    };
+    match fs::unlinkat(parent, place.path.name(), AtFlags::empty()) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return Ok(None),
+        Err(e) => return Err(named(&place.path, e)),
+    }
+    let again = parent.try_clone();
+    again
+        .map(Some)
+        .map_err(|e| StoreError::from_io(text(&place.path), e))
+}
+
+/// Removes the parents of a deleted name that we made, that are no objects, and that are empty;
+/// rmdir is the judge of the last. What fails here leaves an empty directory, and no more.
+fn prune(tree: &Tree, deleted: &DiskPath) {
+    let own = deleted.trailing_slash.then(|| deleted.clone());
+    let first = own.or_else(|| deleted.parent());
+    for path in std::iter::successors(first, DiskPath::parent).take(MAX_DEPTH) {
+        let Ok(Parent::Dir(above)) = tree.parent_for_write(&path) else {
+            return;
+        };
+        let Ok(Some(dir)) = open_directory(&above, path.name()) else {
+            return;
+        };
+        let mark = dirmark::read(&dir);
+        if !mark.created || mark.object.is_some() {
+            return;
+        }
+        if fs::unlinkat(&above, path.name(), AtFlags::REMOVEDIR).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Where a write of a key goes: its own path, the annex, or a directory that becomes the object `dir/`.
+//!
+//! A key stays where it lives until it is deleted; a native file wins over an annex entry. A new key
+//! goes to the annex only where its path is blocked now.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::path::{self, DiskPath};
+use crate::root::{Parent, Tree, kind, named, text};
+use crate::{Bucket, KeyPolicy, ObjectKey, Result, StoreError, dirmark};
+
+/// Where a write goes.
+pub(crate) enum Place {
+    /// A file, there or not yet.
+    File(FilePlace),
+    /// The object `dir/`: a directory, there or not yet.
+    Directory(DiskPath),
+}
+
+/// A name that a file has or gets.
+pub(crate) struct FilePlace {
+    /// What the path is resolved beneath: the bucket, or its annex.
+    pub(crate) tree: Tree,
+    /// The path.
+    pub(crate) path: DiskPath,
+    /// The directory that holds it; `None` where it does not exist yet.
+    pub(crate) parent: Option<OwnedFd>,
+    /// What stands there now: a regular file or a symbolic link.
+    pub(crate) entry: Option<Stat>,
+    /// A directory that is the object `dir/`, which a body in the annex is to replace.
+    pub(crate) shadow: Option<OwnedFd>,
+    /// Is it in the annex?
+    pub(crate) in_annex: bool,
+}
+
+/// What a name says to a write.
+enum Name {
+    Free(Option<OwnedFd>),
+    Taken(OwnedFd, Box<Stat>),
+    /// No file can be there; why, in words.
+    Blocked(String),
+}
+
+impl Bucket {
+    /// Finds where a write of `key` goes now. `empty`: its body has no bytes.
+    ///
+    /// # Errors
+    /// `Reserved`, `KeyBlocked` with `posix-only`, `ThroughSymlink`, `NotAnObject`, what the disk says.
+    pub(crate) fn locate(&self, key: &ObjectKey, empty: bool) -> Result<Place> {
+        let Some(path) = path::native(key) else {
+            let why = "a component is empty, \".\", \"..\" or longer than 255 bytes";
+            return self.in_annex(key, why.to_owned(), None).map(Place::File);
+        };
+        self.tree.check_hidden(&path)?;
+        if path.trailing_slash {
+            return self.locate_directory(key, path, empty);
+        }
+        let (parent, entry) = match look(&self.tree, &path)? {
+            Name::Taken(dir, stat) => (Some(dir), Some(*stat)),
+            Name::Free(parent) => match self.annexed(key)? {
+                Some(place) => return Ok(Place::File(place)),
+                None => (parent, None),
+            },
+            Name::Blocked(by) => return self.in_annex(key, by, None).map(Place::File),
+        };
+        let tree = self.tree.clone();
+        Ok(Place::File(FilePlace {
+            tree,
+            path,
+            parent,
+            entry,
+            shadow: None,
+            in_annex: false,
+        }))
+    }
+
+    fn locate_directory(&self, key: &ObjectKey, path: DiskPath, empty: bool) -> Result<Place> {
+        let dir = self.directory(&path)?;
+        let is_object = dir
+            .as_ref()
+            .is_some_and(|dir| dirmark::read(dir).object.is_some());
+        if !empty {
+            let why = "a directory holds no body".to_owned();
+            return self
+                .in_annex(key, why, dir.filter(|_| is_object))
+                .map(Place::File);
+        }
+        if is_object {
+            return Ok(Place::Directory(path));
+        }
+        if let Some(place) = self.annexed(key)? {
+            return Ok(Place::File(place));
+        }
+        if dir.is_some() {
+            return Ok(Place::Directory(path));
+        }
+        match look(&self.tree, &path)? {
+            Name::Free(_) => Ok(Place::Directory(path)),
+            Name::Taken(..) => {
+                let by = format!("{:?} is a file", text(&path));
+                self.in_annex(key, by, None).map(Place::File)
+            }
+            Name::Blocked(by) => self.in_annex(key, by, None).map(Place::File),
+        }
+    }
+
+    /// The key's own directory, if it is one (and no link to one).
+    pub(crate) fn directory(&self, path: &DiskPath) -> Result<Option<OwnedFd>> {
+        let Parent::Dir(parent) = self.tree.parent_for_write(path)? else {
+            return Ok(None);
+        };
+        open_directory(&parent, path.name()).map_err(|e| named(path, e))
+    }
+
+    /// The tree of the annex; `None`: there is none, and it was not to be made.
+    pub(crate) fn annex_tree(&self, create: bool) -> Result<Option<Tree>> {
+        let dir = self.tree.reserved("annex", create)?;
+        Ok(dir.map(|dir| Tree::new(Arc::new(dir), None, Arc::clone(self.tree.hide()))))
+    }
+
+    /// The key's place in the annex, if it lives there.
+    pub(crate) fn annexed(&self, key: &ObjectKey) -> Result<Option<FilePlace>> {
+        let Some(tree) = self.annex_tree(false)? else {
+            return Ok(None);
+        };
+        let path = path::annex(key);
+        match look(&tree, &path)? {
+            Name::Taken(dir, stat) => Ok(Some(FilePlace {
+                tree,
+                path,
+                parent: Some(dir),
+                entry: Some(*stat),
+                shadow: None,
+                in_annex: true,
+            })),
+            Name::Free(_) | Name::Blocked(_) => Ok(None),
+        }
+    }
+
+    fn in_annex(&self, key: &ObjectKey, by: String, shadow: Option<OwnedFd>) -> Result<FilePlace> {
+        let blocked = |by| StoreError::KeyBlocked {
+            key: key.to_string(),
+            by,
+        };
+        if self.store.options.keys == KeyPolicy::PosixOnly {
+            return Err(blocked(by));
+        }
+        let missing = || StoreError::Unavailable(".twintree/annex".to_owned());
+        let tree = self.annex_tree(true)?.ok_or_else(missing)?;
+        let path = path::annex(key);
+        let (parent, entry) = match look(&tree, &path)? {
+            Name::Taken(dir, stat) => (Some(dir), Some(*stat)),
+            Name::Free(parent) => (parent, None),
+            Name::Blocked(by) => return Err(blocked(format!("in the annex, {by}"))),
+        };
+        Ok(FilePlace {
+            tree,
+            path,
+            parent,
+            entry,
+            shadow,
+            in_annex: true,
+        })
+    }
+}
+
+/// What stands at a path, seen through no link.
+fn look(tree: &Tree, path: &DiskPath) -> Result<Name> {
+    let dir = match tree.parent_for_write(path)? {
+        Parent::Dir(dir) => dir,
+        Parent::Missing => return Ok(Name::Free(None)),
+        Parent::Blocked(by) => return Ok(Name::Blocked(format!("{by:?} is a file"))),
+    };
+    match fs::statat(&dir, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(Name::Free(Some(dir))),
+        Err(e) => Err(named(path, e)),
+        Ok(stat) => match kind(&stat) {
+            FileType::RegularFile | FileType::Symlink => Ok(Name::Taken(dir, Box::new(stat))),
+            FileType::Directory => Ok(Name::Blocked(format!("{:?} is a directory", text(path)))),
+            other => Err(StoreError::NotAnObject {
+                key: text(path),
+                kind: crate::open::kind_name(other),
+            }),
+        },
+    }
+}
+
+/// Opens a directory by its name in another, never through a link; `None`: there is no such directory.
+pub(crate) fn open_directory(
+    parent: impl AsFd,
+    name: &[u8],
+) -> rustix::io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match fs::openat(parent, name, flags, Mode::empty()) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(e) => Err(e),
+    }
+}

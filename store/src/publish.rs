@@ -1,0 +1,418 @@
+//! Publishing: the one function by which a file becomes an object. In both durabilities the order is
+//! `sync the file -> name it, under the key's lock -> sync every directory that got a name -> answer`;
+//! relaxed leaves the syncs out and says so in the record.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{self, AtFlags, Gid, Mode, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use crate::copy::copy_bytes;
+use crate::dirmark::{self, DirMark};
+use crate::inherit::Inheritance;
+use crate::path::DiskPath;
+use crate::place::{FilePlace, Place, open_directory};
+use crate::record::stamp::WINDOW;
+use crate::record::{FileState, Record, Stamp, disk};
+use crate::root::{Parents, named};
+use crate::stage::{Linked, Stage};
+use crate::{
+    Bucket, Checksum, ChecksumType, Digests, Durability, ETag, Meta, ObjectChecksum, ObjectKey,
+    PartInfo, Published, Result, StoreError, Timestamp, WriteConditions, content_type,
+};
+
+/// How often a place that changes under us is looked for again.
+const MAX_ROUNDS: u32 = 64;
+/// How long the removal of a directory is given before its name is looked for again.
+const REMOVAL: Duration = Duration::from_micros(200);
+/// After so many rounds a change of what is inherited is no longer waited out.
+const PATIENCE: u32 = 8;
+
+/// What the bytes of a staged file are.
+#[derive(Clone, Debug)]
+pub(crate) struct Content {
+    /// Its entity tag: [`ETag::Md5`], [`ETag::Multipart`] or [`ETag::Opaque`].
+    pub(crate) etag: ETag,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// CRC64NVME of all bytes.
+    pub(crate) crc64: u64,
+    /// The checksum to keep and answer with, if a client named one.
+    pub(crate) checksum: Option<ObjectChecksum>,
+    /// The parts of a multipart object.
+    pub(crate) parts: Vec<PartInfo>,
+    /// The upload that made it.
+    pub(crate) upload_id: Option<String>,
+}
+
+/// Everything that becomes visible with a staged file.
+#[derive(Clone, Debug)]
+pub(crate) struct Finished {
+    /// Of the staged bytes.
+    pub(crate) content: Content,
+    /// The object half.
+    pub(crate) meta: Meta,
+    /// A meta JSON whose unknown fields go along.
+    pub(crate) old_json: Option<Vec<u8>>,
+    /// Tested under the key's lock.
+    pub(crate) conditions: WriteConditions,
+}
+
+/// A staged file that needs only its name.
+struct Ready {
+    inherited: Inheritance,
+    record: Vec<u8>,
+    stamp: Stamp,
+    /// When the filesystem showed the stamp.
+    since: Instant,
+}
+
+impl Ready {
+    /// Must it be stamped anew to be published within the window?
+    fn is_old(&self) -> bool {
+        self.since.elapsed() > Duration::from_nanos(WINDOW as u64 / 2)
+    }
+}
+
+impl Bucket {
+    /// Publishes a staged file under `key` in one step, durable as the store is set to. Blocking.
+    ///
+    /// # Errors
+    /// As [`Bucket::publish`]. The old object stays; a staged file that lay under a name of its own
+    /// still lies there.
+    pub(crate) fn publish_content(
+        &self,
+        key: &ObjectKey,
+        mut stage: Stage,
+        finished: &Finished,
+    ) -> Result<Published> {
+        self.store.check_writable()?;
+        let size = finished.content.size;
+        if FileState::look(&stage.file)?.size != size {
+            let source = std::io::Error::other("the staged file has another size than its digests");
+            return Err(StoreError::Io {
+                what: key.to_string(),
+                source,
+            });
+        }
+        if !finished.conditions.is_empty() {
+            // What fails now need not be synced first.
+            let _held = self.lock_key(key)?;
+            self.check(key, &finished.conditions)?;
+        }
+        let mut ready: Option<Ready> = None;
+        let mut grown = Vec::new();
+        let mut marks = true;
+        for round in 0..MAX_ROUNDS {
+            let as_directory = size == 0 && marks;
+            let place = match self.locate(key, as_directory)? {
+                Place::File(place) => place,
+                Place::Directory(path) => match self.publish_directory(key, &path, finished)? {
+                    Some(published) => return Ok(published),
+                    // No marks on this filesystem, or no directory any more.
+                    None => {
+                        marks = false;
+                        continue;
+                    }
+                },
+            };
+            let inherited = Inheritance::of(&place);
+            let now = match ready.take() {
+                Some(same) if same.inherited == inherited && !same.is_old() => same,
+                _ => self.prepare(&stage, &place, finished, inherited)?,
+            };
+            let now = ready.insert(now);
+
+            let held = self.lock_key(key)?;
+            let Place::File(place) = self.locate(key, as_directory)? else {
+                continue;
+            };
+            if now.is_old() || (round < PATIENCE && Inheritance::of(&place) != now.inherited) {
+                continue;
+            }
+            self.check(key, &finished.conditions)?;
+            let Some(place) = make_parent(place, &mut grown)? else {
+                continue;
+            };
+            match self.name_it(&mut stage, &place)? {
+                Linked::Done => {}
+                Linked::Again => {
+                    drop(held);
+                    // A directory that is being removed can be opened until its rmdir is through.
+                    std::thread::sleep(REMOVAL);
+                    continue;
+                }
+                Linked::Elsewhere => {
+                    drop(held);
+                    stage = self.restage(&stage, &place, size)?;
+                    ready = None;
+                    continue;
+                }
+            }
+            if let Some(dir) = &place.shadow {
+                unmark(dir).map_err(|e| named(&place.path, e))?;
+            }
+            let state = FileState::look(&stage.file)?;
+            if state.size == now.stamp.size && state.modified == now.stamp.modified {
+                self.store.judge.memory.remember(&state, &now.record);
+            }
+            drop(held);
+            self.sync_entries(place.parent.iter().chain(&grown).chain(&place.shadow))?;
+            return Ok(finished.published(state.modified));
+        }
+        let source = std::io::Error::other("its place kept changing while it was published");
+        Err(StoreError::Io {
+            what: key.to_string(),
+            source,
+        })
+    }
+
+    /// Makes a staged file all that it will be but visible, and durable.
+    fn prepare(
+        &self,
+        stage: &Stage,
+        place: &FilePlace,
+        finished: &Finished,
+        inherited: Inheritance,
+    ) -> Result<Ready> {
+        let file = &stage.file;
+        if inherited == Inheritance::Fresh && stage.has_name() {
+            self.adopt_group(file, place);
+        }
+        inherited.apply(file);
+        set_modified(file, Timestamp::now()).map_err(|e| named(&place.path, e))?;
+        let since = Instant::now();
+        let state = FileState::look(file)?;
+        let stamp = Stamp {
+            size: state.size,
+            modified: state.modified,
+            seal: state.changed,
+        };
+        let mut record = finished.record(stamp);
+        record.set_unsynced(self.unsynced_boot());
+        let with_type = record.type_code == content_type::IN_META;
+        let json = finished
+            .meta
+            .to_json(with_type, finished.old_json.as_deref());
+        let record = disk::write(file, &record, json.as_deref(), &self.tree)?;
+        inherited.give(file);
+        self.sync_content(file)?;
+        Ok(Ready {
+            inherited,
+            record,
+            stamp,
+            since,
+        })
+    }
+
+    /// The one system call that makes a file visible.
+    fn name_it(&self, stage: &mut Stage, place: &FilePlace) -> Result<Linked> {
+        let dir = place.parent.as_ref().expect("the caller made the parent");
+        if place.entry.is_none() {
+            return stage.link_new(dir, &place.path);
+        }
+        stage.replace(dir, &place.path, || {
+            if place.in_annex {
+                self.own_stage_dir()
+            } else {
+                place.tree.stage_dir(&place.path, dir.as_fd())
+            }
+        })
+    }
+
+    /// A file that was not made in its directory gets the group that the directory would have given it.
+    fn adopt_group(&self, file: impl AsFd, place: &FilePlace) {
+        let Ok(dir) = place.tree.nearest_dir(&place.path) else {
+            return;
+        };
+        if let Ok(stat) = fs::fstat(&dir)
+            && stat.st_mode & libc::S_ISGID != 0
+            && let Err(e) = fs::fchown(file, None, Some(Gid::from_raw(stat.st_gid)))
+        {
+            tracing::debug!("a directory's group cannot be given to a new file: {e}");
+        }
+    }
+
+    /// Copies a staged file to the filesystem of its place.
+    fn restage(&self, stage: &Stage, place: &FilePlace, size: u64) -> Result<Stage> {
+        let new = self.open_stage((!place.in_annex).then_some(&place.path))?;
+        copy_bytes(&stage.file, &new.file, size)?;
+        Ok(new)
+    }
+
+    /// Publishes an empty body as the object `dir/`. `None`: the directory cannot be marked, or is none.
+    fn publish_directory(
+        &self,
+        key: &ObjectKey,
+        path: &DiskPath,
+        finished: &Finished,
+    ) -> Result<Option<Published>> {
+        let held = self.lock_key(key)?;
+        if !matches!(self.locate(key, true)?, Place::Directory(_)) {
+            return Ok(None);
+        }
+        self.check(key, &finished.conditions)?;
+        let Parents { dir: parent, grown } = match self.tree.make_parents(path) {
+            Err(StoreError::KeyBlocked { .. }) => return Ok(None),
+            other => other?,
+        };
+        let made = match fs::mkdirat(&parent, path.name(), Mode::from_raw_mode(0o777)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(e) => return Err(named(path, e)),
+        };
+        let Some(dir) = open_directory(&parent, path.name()).map_err(|e| named(path, e))? else {
+            return Ok(None);
+        };
+        let modified = Timestamp::now();
+        let mark = DirMark {
+            created: made || dirmark::read(&dir).created,
+            object: Some(modified),
+        };
+        let json = finished.meta.to_json(true, finished.old_json.as_deref());
+        match disk::set_meta(&dir, json.as_deref()).and_then(|()| dirmark::write(&dir, mark)) {
+            Ok(()) => {}
+            Err(e) if disk::is_unsupported(e) => {
+                // A directory that we just made and cannot mark would never be pruned.
+                if made && fs::unlinkat(&parent, path.name(), AtFlags::REMOVEDIR).is_err() {
+                    tracing::debug!("a directory that cannot be marked is left behind");
+                }
+                return Ok(None);
+            }
+            Err(e) => return Err(named(path, e)),
+        }
+        drop(held);
+        self.sync_entries([&dir, &parent].into_iter().chain(&grown))?;
+        Ok(Some(finished.published(modified)))
+    }
+
+    /// The boot to record where nothing is synced; `None`: it is.
+    pub(crate) fn unsynced_boot(&self) -> Option<[u8; 16]> {
+        match self.store.options.durability {
+            Durability::Strict => None,
+            Durability::Relaxed => Some(self.store.judge.boot()),
+        }
+    }
+
+    /// Makes a file's bytes, size and record durable, or notes that they are not.
+    ///
+    /// # Errors
+    /// What fsync says; it is never tried again.
+    pub(crate) fn sync_content(&self, file: impl AsFd) -> Result<()> {
+        if self.store.options.durability == Durability::Relaxed {
+            self.store.unsynced.note(self.name());
+            return Ok(());
+        }
+        let device = FileState::look(&file)?.device;
+        let synced = self.store.syncers.of(device).sync_file(file);
+        synced.map_err(|e| StoreError::from_io("syncing an object", e))
+    }
+
+    /// Makes the entries of directories durable.
+    ///
+    /// # Errors
+    /// What fsync says; it is never tried again.
+    pub(crate) fn sync_entries<'a>(
+        &self,
+        dirs: impl IntoIterator<Item = &'a OwnedFd>,
+    ) -> Result<()> {
+        if self.store.options.durability == Durability::Relaxed {
+            return Ok(());
+        }
+        for dir in dirs {
+            let device = FileState::look(dir)?.device;
+            let synced = self.store.syncers.of(device).sync_dir(dir);
+            synced.map_err(|e| StoreError::from_io("syncing a directory", e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Content {
+    /// What a body is that was received (or hashed) in one piece.
+    pub(crate) fn of_body(digests: &Digests, checksum: Option<ObjectChecksum>) -> Self {
+        Self {
+            etag: ETag::Md5(digests.md5),
+            size: digests.length,
+            crc64: digests.crc64,
+            checksum,
+            parts: Vec::new(),
+            upload_id: None,
+        }
+    }
+}
+
+impl Finished {
+    fn record(&self, stamp: Stamp) -> Record {
+        let content = &self.content;
+        let mut record = Record::new(content.etag, content.crc64, stamp);
+        record.type_code = content_type::code(self.meta.content_type.as_deref());
+        record.set_checksum(content.checksum.as_ref());
+        record.set_parts(&content.parts);
+        if let Some(id) = &content.upload_id {
+            record.set_upload_id(id);
+        }
+        record
+    }
+
+    /// What the answer says.
+    pub(crate) fn published(&self, modified: Timestamp) -> Published {
+        let crc64 = || ObjectChecksum {
+            checksum: Checksum::crc64(self.content.crc64),
+            kind: ChecksumType::FullObject,
+        };
+        Published {
+            etag: self.content.etag,
+            modified,
+            size: self.content.size,
+            checksum: self.content.checksum.clone().unwrap_or_else(crc64),
+        }
+    }
+}
+
+/// Makes the parents of a place that has none. `None`: something stands in the way since.
+fn make_parent(mut place: FilePlace, grown: &mut Vec<OwnedFd>) -> Result<Option<FilePlace>> {
+    if place.parent.is_none() {
+        match place.tree.make_parents(&place.path) {
+            Ok(parents) => {
+                grown.extend(parents.grown);
+                place.parent = Some(parents.dir);
+            }
+            Err(StoreError::KeyBlocked { .. }) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Some(place))
+}
+
+/// The object `dir/` ends; the directory stays for what is in it.
+pub(crate) fn unmark(dir: &OwnedFd) -> rustix::io::Result<()> {
+    let created = dirmark::read(dir).created;
+    dirmark::write(
+        dir,
+        DirMark {
+            created,
+            object: None,
+        },
+    )?;
+    disk::set_meta(dir, None)
+}
+
+fn set_modified(file: impl AsFd, modified: Timestamp) -> rustix::io::Result<()> {
+    let time = Timespec {
+        tv_sec: modified.seconds(),
+        tv_nsec: modified.subsec_nanos().into(),
+    };
+    let keep = Timespec {
+        tv_sec: 0,
+        tv_nsec: fs::UTIME_OMIT,
+    };
+    fs::futimens(
+        file,
+        &Timestamps {
+            last_access: keep,
+            last_modification: time,
+        },
+    )
+}
