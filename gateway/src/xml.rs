@@ -3,15 +3,20 @@
 //! The writer is one growing byte vector; nothing is parsed, allocated or looked up per element. Readers never
 //! expand a DTD and refuse documents that are too large or too deep.
 
+mod bucket;
 mod read;
 mod request;
+mod tags;
 mod write;
 
+pub use bucket::{
+    CreateBucketRequest, create_bucket_request, is_private_acl, logging_enabled,
+    notifications_wanted, request_payer, versioning_status,
+};
 pub use read::{Element, MAX_DOCUMENT, malformed, read};
 pub use request::{
-    CompletePart, CreateBucketRequest, DeleteRequest, MAX_DELETE, MAX_PARTS, ObjectToDelete,
-    TagLimits, check_tags, complete_request, create_bucket_request, delete_request, is_private_acl,
-    logging_enabled, notifications_wanted, request_payer, tagging_header, tagging_request,
-    unquoted, versioning_status,
+    CompletePart, DeleteRequest, MAX_DELETE, MAX_PARTS, ObjectToDelete, complete_request,
+    delete_request, unquoted,
 };
+pub use tags::{TagLimits, check_tags, tagging_header, tagging_request};
 pub use write::{Encoding, NAMESPACE, Writer, escape_into, url_encode_into};
