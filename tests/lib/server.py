@@ -27,6 +27,7 @@ class Daemon:
         self.output = []
         self.urls = []
         self.process = None
+        self.binary = BINARY
         self._listen = list(listen)
         self._flags = [str(flag) for flag in flags]
         self._wrapper = [str(word) for word in wrapper]
@@ -49,7 +50,7 @@ class Daemon:
 
     def command(self):
         """The command line."""
-        words = [*self._wrapper, BINARY, "serve", str(self.root)]
+        words = [*self._wrapper, self.binary, "serve", str(self.root)]
         for address in self._listen:
             words += ["--listen", address]
         if "--state-dir" not in self._flags:

@@ -1,0 +1,77 @@
+"""Directories as a person and the kernel see them: pictures to compare, mounts to break."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+
+def picture(root, atime=True):
+    """Everything that reading must not change: names, kinds, modes, owners, all times, xattrs, contents' sizes."""
+    found = {}
+    for folder, names, files in os.walk(root, followlinks=False):
+        for path in [folder, *(os.path.join(folder, name) for name in names + files)]:
+            stat = os.lstat(path)
+            attributes = {} if os.path.islink(path) else {name: os.getxattr(path, name, follow_symlinks=False)
+                                                         for name in os.listxattr(path, follow_symlinks=False)}
+            found[path] = (stat.st_ino, stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, stat.st_nlink,
+                           stat.st_mtime_ns, stat.st_ctime_ns, stat.st_atime_ns if atime else 0, tuple(sorted(attributes.items())))
+    return found
+
+
+class Mount:
+    """A small file system of its own, made for one test. Skips the test where mounting is not allowed."""
+
+    def __init__(self, folder, kind, megabytes):
+        self.folder = folder
+        self.image = None
+        folder.mkdir(exist_ok=True)
+        if os.geteuid() != 0:
+            pytest.skip("mounting needs root")
+        if kind == "tmpfs":
+            command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "twintree-test", str(folder)]
+        else:
+            self.image = folder.with_name(folder.name + ".image")
+            with open(self.image, "wb") as image:
+                image.truncate(megabytes << 20)
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", str(self.image)], check=True)
+            command = ["mount", "-o", "loop", str(self.image), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+        self.mounted = True
+        shutil.rmtree(folder / "lost+found", ignore_errors=True)
+
+    def remount(self, option):
+        """Remounts with another option, such as `ro`."""
+        subprocess.run(["mount", "-o", f"remount,{option}", str(self.folder)], check=True)
+
+    def detach(self):
+        """Takes the file system away, also from under a process that uses it."""
+        if self.mounted:
+            subprocess.run(["umount", "-l", str(self.folder)], check=True)
+            self.mounted = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.detach()
+        if self.image:
+            self.image.unlink(missing_ok=True)
+
+
+class Public:
+    """A directory that another user may enter: pytest's own are closed to everybody else."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="twintree-public-")
+        os.chmod(self.folder, 0o755)
+
+    def __enter__(self):
+        return self.folder
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.folder)
