@@ -99,6 +99,9 @@ pub struct Serve {
     /// off: never read files in the background; written: verify what was sealed before [default: written]
     #[arg(long, value_name = "off|written", env = "TWINTREE_SEAL")]
     pub seal: Option<String>,
+    /// Multipart uploads that nobody touched for so long are removed [default: 7d]
+    #[arg(long, value_name = "TIME", env = "TWINTREE_ABANDONED_UPLOADS")]
+    pub abandoned_uploads: Option<String>,
     /// The region answered to clients that ask [default: us-east-1]
     #[arg(long, value_name = "NAME", env = "TWINTREE_REGION")]
     pub region: Option<String>,

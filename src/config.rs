@@ -56,6 +56,8 @@ pub struct Config {
     pub verify_mtime_only: bool,
     /// Background sealing.
     pub seal: Seal,
+    /// Uploads that nobody touched for so long are removed.
+    pub abandoned_uploads: Duration,
     /// The gateway's own settings.
     pub settings: Settings,
     /// The server's limits.
@@ -92,6 +94,7 @@ pub struct File {
     drain_timeout: Option<String>,
     max_header: Option<String>,
     max_put: Option<String>,
+    abandoned_uploads: Option<String>,
     log_format: Option<String>,
     log: Option<String>,
 }
@@ -202,8 +205,9 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         |name: &str, flag: Option<String>, file: Option<String>, default: Duration| match flag
             .or(file)
         {
-            Some(text) => duration(&text)
-                .with_context(|| format!("{name}: {text:?} is no time such as 30s, 500ms or 2m")),
+            Some(text) => duration(&text).with_context(|| {
+                format!("{name}: {text:?} is no time such as 500ms, 30s, 2m or 7d")
+            }),
             None => Ok(default),
         };
     let size = |name: &str, flag: Option<String>, file: Option<String>, default: u64| match flag
@@ -252,6 +256,12 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         )? as usize,
         ..defaults
     };
+    let abandoned_uploads = seconds(
+        "abandoned-uploads",
+        args.abandoned_uploads,
+        file.abandoned_uploads,
+        Duration::from_secs(7 * 24 * 3600),
+    )?;
     let proxies = list(args.trusted_proxy, file.trusted_proxy, &[]);
     let proxy = |text: &String| {
         text.parse::<IpAddr>()
@@ -283,6 +293,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         hide: list(args.hide, file.hide, &[]),
         verify_mtime_only,
         seal,
+        abandoned_uploads,
         settings,
         limits,
         inline_keys,
@@ -325,6 +336,7 @@ fn duration(text: &str) -> Option<Duration> {
         "s" | "" => Some(Duration::from_secs(number)),
         "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
         "h" => Some(Duration::from_secs(number.checked_mul(3600)?)),
+        "d" => Some(Duration::from_secs(number.checked_mul(24 * 3600)?)),
         _ => None,
     }
 }

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use twintree_gateway::auth::Credentials;
 use twintree_gateway::call::Gateway;
 use twintree_gateway::server::{self, Drained, Endpoint, Listener, ServerOptions};
+use twintree_store::sweep::SweepAges;
 use twintree_store::{Store, StoreOptions};
 
 use super::Failure;
@@ -39,8 +40,17 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
         }
         Seal::Written | Seal::Off => None,
     };
+    let upkeep = match config.read_only {
+        false => Some(
+            store
+                .start_upkeep(SweepAges::with_uploads(config.abandoned_uploads))
+                .context("the upkeep cannot start")?,
+        ),
+        true => None,
+    };
     let outcome = runtime.block_on(serve(&config, &store, keys, listeners));
     drop(sealer);
+    drop(upkeep);
     Ok(outcome?)
 }
 

@@ -35,6 +35,17 @@ pub(crate) struct DiskPath {
 }
 
 impl DiskPath {
+    /// A path of names that are there; `None` where a component is none that we resolve.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let legal = |name: &[u8]| {
+            !matches!(name, b"" | b"." | b"..") && !name.eq_ignore_ascii_case(RESERVED.as_bytes())
+        };
+        bytes.split(|b| *b == b'/').all(legal).then(|| Self {
+            bytes: bytes.to_vec(),
+            trailing_slash: false,
+        })
+    }
+
     /// The whole path, without a trailing slash.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

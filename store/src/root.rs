@@ -232,6 +232,37 @@ impl Tree {
         reserved_in(&self.dir, what, create)
     }
 
+    /// The tops of filesystems that are mounted inside this tree, as paths from it.
+    pub fn mounts_inside(&self) -> Vec<DiskPath> {
+        let Some(location) = &self.location else {
+            return Vec::new();
+        };
+        let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let mut found = Vec::new();
+        for line in table.split(|b| *b == b'\n') {
+            let Some(point) = line.split(|b| *b == b' ').nth(4).map(unescape_octal) else {
+                continue;
+            };
+            let inside = point
+                .strip_prefix(location.as_slice())
+                .and_then(|rest| rest.strip_prefix(b"/"));
+            found.extend(inside.and_then(DiskPath::from_bytes));
+        }
+        found
+    }
+
+    /// Opens a directory below the `.twintree/` of a filesystem mounted inside this tree, if it is there.
+    ///
+    /// # Errors
+    /// The system's word.
+    pub fn reserved_at(&self, top: &DiskPath, what: &str) -> Result<Option<OwnedFd>> {
+        match self.open_strict(top, DIRECTORY) {
+            Ok(dir) => reserved_in(&dir, what, false),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(e) => Err(named(top, e)),
+        }
+    }
+
     /// The `stage/` directory of the filesystem that holds `parent`, which is the directory of `path`: the
     /// bucket's own, or one at the top of a filesystem mounted inside the bucket, so that publishing is a rename.
     ///
@@ -472,6 +503,27 @@ fn sync_entry(dir: &BorrowedFd<'_>) -> rustix::io::Result<()> {
 /// Opens a directory's child directory for reading and syncing, never a link.
 fn open_child(dir: &impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     fs::openat(dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// Blanks and such in mountinfo are `\ooo` (proc_pid_mountinfo(5)).
+fn unescape_octal(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..3).and_then(|d| std::str::from_utf8(d).ok());
+        let code = digits.and_then(|d| u8::from_str_radix(d, 8).ok());
+        match (first, code) {
+            (b'\\', Some(code)) => {
+                out.push(code);
+                rest = &after[3..];
+            }
+            (first, _) => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    out
 }
 
 fn is_link(dir: &OwnedFd, name: &[u8]) -> bool {

@@ -1,0 +1,217 @@
+//! Upkeep: one thread that brings relaxed writes to disk, and takes away what crashes left behind: staged
+//! files, half-written settings and abandoned uploads. It removes only what lies in `.twintree/`, only what
+//! is old, and nothing that somebody has locked. It makes nothing.
+//!
+//! Content-addressed records are not swept yet: an orphan costs a few kilobytes, a lost one costs metadata.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::root::system;
+use crate::{Bucket, Result, Store, StoreError, Timestamp};
+
+/// How often relaxed writes are brought to disk (FORMATS, *Unsynced*).
+const SYNC_EVERY: Duration = Duration::from_secs(30);
+/// How long after the start, and how often, we sweep.
+const FIRST_SWEEP: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// How old a staged file must be (FORMATS, *Reserved directory*).
+const STAGE_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Where temporary files lie below `.twintree/`, and how their names begin there.
+const PLACES: [(&str, &str); 4] = [
+    ("stage", ""),
+    ("", "bucket.json."),
+    ("locks", "test."),
+    ("locks", "mode."),
+];
+
+/// What is old enough to go.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepAges {
+    /// Staged files.
+    pub stage: Duration,
+    /// Uploads that nobody touched.
+    pub uploads: Duration,
+}
+
+impl SweepAges {
+    /// Staged files after a day, uploads after this time.
+    pub fn with_uploads(uploads: Duration) -> Self {
+        Self {
+            stage: STAGE_AGE,
+            uploads,
+        }
+    }
+}
+
+/// The running upkeep; dropping it syncs once more and ends it.
+pub struct Upkeep {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Starts the upkeep's thread.
+    ///
+    /// # Errors
+    /// `Io` where no thread can be had.
+    pub fn start_upkeep(self: &Arc<Self>, ages: SweepAges) -> Result<Upkeep> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let (store, stopping) = (Arc::clone(self), Arc::clone(&stop));
+        let thread = std::thread::Builder::new()
+            .name("upkeep".to_owned())
+            .spawn(move || run(&store, ages, &stopping))
+            .map_err(|e| StoreError::from_io("the upkeep's thread", e))?;
+        Ok(Upkeep {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Sweeps every bucket once; what cannot be swept is logged and met again. Blocking.
+    pub fn sweep(self: &Arc<Self>, ages: SweepAges) {
+        let buckets = match self.buckets() {
+            Ok(buckets) => buckets,
+            Err(e) => return tracing::warn!("nothing is swept: {e}"),
+        };
+        for info in buckets {
+            let swept = self
+                .bucket(&info.name)
+                .and_then(|bucket| bucket.sweep_temporary(ages.stage));
+            if let Err(e) = swept {
+                tracing::warn!(bucket = info.name.as_str(), "not swept: {e}");
+            }
+        }
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the upkeep's thread panicked");
+        }
+    }
+}
+
+fn run(store: &Arc<Store>, ages: SweepAges, (stop, woken): &(Mutex<bool>, Condvar)) {
+    let mut sweep_at = Instant::now() + FIRST_SWEEP;
+    let mut stopped = stop.lock();
+    while !*stopped {
+        woken.wait_for(&mut stopped, SYNC_EVERY);
+        let ending = *stopped;
+        drop(stopped);
+        store.sync_unsynced();
+        if !ending && Instant::now() >= sweep_at {
+            store.sweep(ages);
+            sweep_at = Instant::now() + SWEEP_EVERY;
+        }
+        stopped = stop.lock();
+    }
+}
+
+impl Bucket {
+    /// Removes old temporary files that nobody has locked. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says of the directories that hold them.
+    fn sweep_temporary(&self, age: Duration) -> Result<()> {
+        for (place, prefix) in PLACES {
+            if let Some(dir) = self.tree.reserved(place, false)? {
+                sweep_dir(&dir, prefix, age)?;
+            }
+        }
+        // A filesystem mounted inside the bucket has a stage of its own.
+        for mount in self.tree.mounts_inside() {
+            if let Some(dir) = self.tree.reserved_at(&mount, "stage")? {
+                sweep_dir(&dir, "", age)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sweep_dir(dir: &OwnedFd, prefix: &str, age: Duration) -> Result<()> {
+    let oldest = Timestamp(
+        Timestamp::now()
+            .0
+            .saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)),
+    );
+    for entry in Dir::read_from(dir).map_err(|e| system("stage", e))? {
+        let entry = entry.map_err(|e| system("stage", e))?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") || !name.starts_with(prefix.as_bytes()) {
+            continue;
+        }
+        match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                let touched = Timestamp::from_parts(stat.st_ctime, stat.st_ctime_nsec as i64);
+                if touched < oldest && !is_locked(dir, name) {
+                    remove(dir, name);
+                }
+            }
+            // Directories of mapped users lie there too, and what vanished is gone.
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(system("stage", e)),
+        }
+    }
+    Ok(())
+}
+
+fn is_locked(dir: impl AsFd, name: &[u8]) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = fs::openat(dir, name, flags, Mode::empty()) else {
+        return false;
+    };
+    matches!(
+        fs::flock(&file, FlockOperation::NonBlockingLockExclusive),
+        Err(Errno::WOULDBLOCK)
+    )
+}
+
+fn remove(dir: impl AsFd, name: &[u8]) {
+    match fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) => tracing::info!(
+            "removed an old temporary file, {}",
+            String::from_utf8_lossy(name)
+        ),
+        Err(e) => tracing::debug!("an old temporary file stays: {e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir_of(path: &std::path::Path) -> OwnedFd {
+        fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).expect("a directory")
+    }
+
+    #[test]
+    fn old_files_go_but_locked_and_young_and_foreign_ones_stay() {
+        let room = tempfile::tempdir().expect("a directory");
+        let dir = dir_of(room.path());
+        for name in ["t.old", "t.locked", "other"] {
+            std::fs::write(room.path().join(name), b"x").expect("a file");
+        }
+        let locked = std::fs::File::open(room.path().join("t.locked")).expect("open");
+        fs::flock(&locked, FlockOperation::LockExclusive).expect("locked");
+        sweep_dir(&dir, "t.", Duration::from_secs(3600)).expect("swept");
+        assert!(room.path().join("t.old").exists(), "an hour has not passed");
+        sweep_dir(&dir, "t.", Duration::ZERO).expect("swept");
+        let left = |name: &str| room.path().join(name).exists();
+        assert_eq!(
+            (left("t.old"), left("t.locked"), left("other")),
+            (false, true, true)
+        );
+    }
+}
