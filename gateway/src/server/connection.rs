@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
@@ -16,6 +17,9 @@ use super::listener::{Accepted, Peer};
 use super::pulse::Pulse;
 use super::socket::Socket;
 use super::{ServerOptions, Stage};
+
+/// How long an idle HTTP/2 client has to close after it was told.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What a connection is served with.
 #[derive(Clone)]
@@ -195,6 +199,7 @@ async fn drive(
         .next_look(limits)
         .unwrap_or_else(tokio::time::Instant::now);
     let mut watchdog = pin!(tokio::time::sleep_until(first_look));
+    let mut told_to_finish = false;
     loop {
         tokio::select! {
             biased;
@@ -206,6 +211,12 @@ async fn drive(
             },
             () = watchdog.as_mut() => match pulse.next_look(limits) {
                 Some(next) => watchdog.as_mut().reset(next),
+                // HTTP/2 says goodbye, so that no request is lost on its way to us.
+                None if pulse.is_multiplexed() && !told_to_finish => {
+                    told_to_finish = true;
+                    connection.as_mut().finish();
+                    watchdog.as_mut().reset(tokio::time::Instant::now() + GOODBYE);
+                }
                 None => return Err(Ended::TimedOut),
             },
         }

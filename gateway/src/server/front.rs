@@ -81,10 +81,13 @@ impl Front {
             self.call_router(request, id, &leftover).await
         };
 
-        if version < Version::HTTP_2 && !self.stay_in_step(&leftover, expects_continue) {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+        let asks_to_close = response.headers().contains_key(CONNECTION);
+        let in_step = self.stay_in_step(&leftover, expects_continue || asks_to_close);
+        if version >= Version::HTTP_2 {
+            response.headers_mut().remove(CONNECTION); // a stream ends by itself there
+        } else if !in_step {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
         }
         finish_head(&mut response, id);
         account.answered(
@@ -137,24 +140,22 @@ impl Front {
     }
 
     /// Deals with the rest of a request body that the answer did not wait for: a short one is read
-    /// beside the response, a long or unknown one ends the connection after it. Says whether the
-    /// connection may be kept.
-    fn stay_in_step(&self, leftover: &Leftover, expects_continue: bool) -> bool {
+    /// beside the response, a long or unknown one ends the connection after it. `must_not_read`: the
+    /// client waits for `100 Continue`, which reading would send, or the connection ends anyway. Says
+    /// whether the connection may be kept.
+    fn stay_in_step(&self, leftover: &Leftover, must_not_read: bool) -> bool {
         let Some(body) = leftover.take() else {
             return true;
         };
-        // Reading would ask the client for the body; unasked, it may send it or not: nobody can tell.
-        if expects_continue || body.size_hint().lower() > DRAIN_BYTES {
+        if must_not_read || body.size_hint().lower() > DRAIN_BYTES {
             self.pulse.left_body_unread();
             return false;
         }
         let pulse = self.pulse.clone();
         tokio::spawn(async move {
-            if !matches!(
-                tokio::time::timeout(DRAIN_TIME, drain(body)).await,
-                Ok(true)
-            ) {
-                pulse.left_body_unread();
+            match tokio::time::timeout(DRAIN_TIME, drain(body)).await {
+                Ok(true) => pulse.skipped_body(),
+                _ => pulse.left_body_unread(),
             }
         });
         true

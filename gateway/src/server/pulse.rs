@@ -90,6 +90,17 @@ impl Pulse {
         self.unread_body.store(true, Relaxed);
     }
 
+    /// Notes that the rest of an answered request's body has come: it was no head.
+    pub(crate) fn skipped_body(&self) {
+        self.idle_since.store(self.now(), Relaxed);
+        self.head_since.store(0, Relaxed);
+    }
+
+    /// Says whether HTTP/2 is spoken.
+    pub(crate) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Relaxed)
+    }
+
     /// Says whether bytes of a request may still be coming that nobody will read.
     pub(crate) fn has_unread_body(&self) -> bool {
         self.unread_body.load(Relaxed)
@@ -99,29 +110,24 @@ impl Pulse {
     pub(crate) fn next_look(&self, limits: &Limits) -> Option<Instant> {
         let blocked = self.blocked_since.load(Relaxed);
         let head = self.head_since.load(Relaxed);
+        let now = Instant::now();
+        // A shorter limit may begin to run meanwhile: never sleep past the shortest. A limit of zero must not spin.
+        let shortest = limits
+            .body_idle
+            .min(limits.keep_alive_idle)
+            .min(limits.header_timeout);
+        let by_then = now + shortest.max(Duration::from_millis(10));
         let (since, limit) = if blocked != 0 {
             (blocked, limits.body_idle)
         } else if self.in_flight.load(Relaxed) > 0 {
-            return Some(
-                Instant::now()
-                    + limits
-                        .body_idle
-                        .min(limits.keep_alive_idle)
-                        .min(limits.header_timeout),
-            );
+            return Some(by_then);
         } else if head != 0 {
             (head, limits.header_timeout)
         } else {
             (self.idle_since.load(Relaxed), limits.keep_alive_idle)
         };
         let due = self.born + Duration::from_millis(since - 1) + limit;
-        // A shorter limit may begin to run meanwhile: never sleep past the shortest.
-        let now = Instant::now();
-        let shortest = limits
-            .body_idle
-            .min(limits.header_timeout)
-            .max(Duration::from_millis(1));
-        (due > now).then(|| due.min(now + shortest))
+        (due > now).then(|| due.min(by_then))
     }
 }
 

@@ -99,3 +99,56 @@ async fn a_request_that_outlasts_the_deadline_is_cut() {
     assert_eq!(server.drained().await, Drained::Cut { connections: 1 });
     assert!(read_to_end(&mut stream).await.is_empty());
 }
+
+/// Set in the process that the test below starts, because a limit holds for a whole process.
+const FEW_DESCRIPTORS: &str = "TWINTREE_TEST_FEW_DESCRIPTORS";
+
+#[test]
+fn running_out_of_descriptors_never_ends_the_server() {
+    const NAME: &str = "server::tests::lifecycle::running_out_of_descriptors_never_ends_the_server";
+    if std::env::var_os(FEW_DESCRIPTORS).is_some() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        return runtime.block_on(run_out_of_descriptors());
+    }
+    let this = std::env::current_exe().expect("the test binary has a path");
+    let output = std::process::Command::new(this)
+        .args(["--exact", NAME])
+        .env(FEW_DESCRIPTORS, "1")
+        .output();
+    let output = output.expect("the test binary starts again");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("1 passed"),
+        "the test has another name"
+    );
+}
+
+async fn run_out_of_descriptors() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let server = serve(answering(|_| async { reply(200, "hello".to_owned()) }));
+    let mut kept = server.connect().await;
+    assert_eq!(get(&mut kept, "/").await.status, 200);
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(64),
+            maximum,
+        },
+    )
+    .expect("limits can be lowered");
+    let mut clients = Vec::new();
+    while let Ok(client) = TcpStream::connect(server.address).await {
+        clients.push(client);
+        assert!(clients.len() < 64, "the limit holds");
+    }
+    // The kernel completed connections that the server had no descriptor for: it must come back to them.
+    assert_eq!(get(&mut kept, "/").await.status, 200);
+    let mut last = clients.pop().expect("some connections were possible");
+    drop(clients);
+    assert_eq!(get(&mut last, "/").await.body, "hello");
+}
