@@ -22,13 +22,15 @@ pub enum ReplyBody {
     Bytes(Bytes),
     /// Bytes of an open file.
     File(FileBody),
+    /// Bytes that are made while they are sent: nobody knows yet how many.
+    Stream(axum::body::Body),
 }
 
 impl ReplyBody {
-    /// Says how many bytes the body has.
+    /// Says how many bytes the body has, as far as that is known.
     pub fn len(&self) -> u64 {
         match self {
-            Self::Empty => 0,
+            Self::Empty | Self::Stream(_) => 0,
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File(file) => file.len,
         }
@@ -36,7 +38,7 @@ impl ReplyBody {
 
     /// Says whether the body has no bytes.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && !matches!(self, Self::Stream(_))
     }
 }
 
@@ -162,7 +164,8 @@ pub fn into_axum(reply: Response<ReplyBody>) -> Response<axum::body::Body> {
     let (mut head, body) = reply.into_parts();
     let status = head.status;
     let bodiless = status.is_informational() || status == 204 || status == 304;
-    if !bodiless && !head.headers.contains_key(CONTENT_LENGTH) {
+    let is_known = !matches!(body, ReplyBody::Stream(_));
+    if is_known && !bodiless && !head.headers.contains_key(CONTENT_LENGTH) {
         head.headers
             .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
@@ -173,6 +176,7 @@ pub fn into_axum(reply: Response<ReplyBody>) -> Response<axum::body::Body> {
             head.extensions.insert(file);
             axum::body::Body::empty()
         }
+        ReplyBody::Stream(body) => body,
     };
     Response::from_parts(head, body)
 }

@@ -49,6 +49,10 @@ pub use error::{Result, StoreError};
 pub use etag::{ETag, ETagList};
 pub use list::{ListEntry, ListPage, ListQuery};
 pub use meta::Meta;
+pub use multipart::{
+    CompleteRequest, ListedPart, MAX_PART, PartPage, PartReceipt, PartStage, Upload, UploadId,
+    UploadInfo, UploadPage, UploadQuery, UploadSpec,
+};
 pub use name::{BucketName, ObjectKey};
 pub use object::{Access, Object, ObjectInfo, PartInfo};
 pub use settings::BucketSettings;

@@ -31,7 +31,7 @@ const FILE_FLAGS: OFlags = OFlags::RDWR
 
 /// How other processes are kept out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     /// A byte of `locks/keys`, by F_OFD_SETLKW.
     Ofd,
     /// flock(2) of `locks/NNNN`.
@@ -163,6 +163,14 @@ impl Bucket {
             _locked: Some(file),
             _stripe: held,
         })
+    }
+
+    /// The kind of lock that this bucket's filesystem carries to other processes.
+    ///
+    /// # Errors
+    /// As [`Bucket::lock_key`].
+    pub(crate) fn lock_kind(&self) -> Result<Kind> {
+        self.shared_locks().map(|shared| shared.kind)
     }
 
     fn shared_locks(&self) -> Result<&Shared> {

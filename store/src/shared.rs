@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::fsfacts::FsFacts;
 use crate::lock::Locks;
+use crate::multipart::UploadLocks;
 
 /// Buckets remembered at once; beyond it those that no request holds are forgotten.
 const MAX_BUCKETS: usize = 10_000;
@@ -22,6 +23,8 @@ pub(crate) struct BucketShared {
     pub settings: Mutex<()>,
     /// The keys' locks.
     pub locks: Locks,
+    /// The locks of multipart uploads.
+    pub uploads: UploadLocks,
 }
 
 /// The buckets that this process has seen.
@@ -47,6 +50,7 @@ impl Buckets {
             facts: facts(),
             settings: Mutex::new(()),
             locks: Locks::default(),
+            uploads: UploadLocks::default(),
         });
         by_id.insert(id, Arc::clone(&shared));
         shared

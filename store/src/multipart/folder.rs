@@ -1,0 +1,567 @@
+//! One upload's directory, `.twintree/uploads/ID/`: every name in it, and the locks on it.
+//!
+//! All names are fixed or made here from numbers, and resolved in the open directory without following
+//! links. What the bytes mean is `slot.rs`'s and `document.rs`'s; when they change is the callers'.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+use rustix::fs::{self, AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::document::Document;
+use super::id::UploadId;
+use super::range;
+use super::slot::{Base, Decoded, Head, MAX_PART, SLOT, Slot, Source, State};
+use crate::lock::Kind;
+use crate::path::{self, DiskPath};
+use crate::root::system;
+use crate::{Bucket, ObjectKey, Result, Stage, StoreError, Timestamp};
+
+/// Where uploads lie below `.twintree/`.
+pub(super) const UPLOADS: &str = "uploads";
+const DOCUMENT: &str = "upload.json";
+/// What `upload.json` is called until it is whole.
+const UNFINISHED: &str = "upload.json.new";
+const PARTS: &str = "parts";
+const ASSEMBLY: &str = "assembly";
+/// The most that is read of `upload.json`, in bytes: 2 KiB of metadata and ten tags are far below it.
+const MAX_DOCUMENT: u64 = 1 << 20;
+/// How often bytes are read again that another writer was changing.
+const MAX_TORN: u32 = 100;
+/// The size of `parts`: sparse, so that no slot ever grows it.
+const PARTS_SIZE: u64 = (MAX_PART as u64 + 1) * SLOT as u64;
+/// Bytes of `parts` that are locked while slots are read and changed.
+const SLOTS_LOCK: (u64, u64) = (0, PARTS_SIZE);
+/// The byte of `parts`, behind all slots, that is locked while a Complete or Abort is under way.
+const ENDING_LOCK: (u64, u64) = (PARTS_SIZE, 1);
+const FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
+
+/// An open upload directory with its `parts`. Locks belong to this very opening.
+pub(super) struct Folder {
+    pub id: UploadId,
+    pub dir: OwnedFd,
+    parts: File,
+    json: File,
+    pub document: Document,
+    bucket: Bucket,
+    locks: Kind,
+}
+
+/// Slots may be read and changed while it lives.
+pub(super) struct Slots<'a> {
+    folder: &'a Folder,
+    // Released last: the other processes' lock comes first.
+    _in_process: MutexGuard<'a, ()>,
+}
+
+/// No other Complete or Abort is under way while it lives.
+pub(super) struct Ending<'a> {
+    folder: &'a Folder,
+    _in_process: Option<MutexGuard<'a, ()>>,
+}
+
+impl Folder {
+    /// Makes the directory of a new upload; it becomes one with `upload.json`, which is written last.
+    /// `assembly`, where the target's filesystem is ours, is the file that usual parts go into.
+    pub fn create(bucket: &Bucket, id: UploadId, document: Document) -> Result<Self> {
+        let uploads = open_uploads(bucket, true)?.ok_or_else(|| gone(&id))?;
+        fs::mkdirat(&uploads, id.as_str(), Mode::from_raw_mode(0o700))
+            .map_err(|e| system(id.as_str(), e))?;
+        let made = Self::fill(bucket, &uploads, id.clone(), document);
+        if made.is_err() {
+            remove_dir(&uploads, &id);
+        }
+        made
+    }
+
+    fn fill(bucket: &Bucket, uploads: &OwnedFd, id: UploadId, document: Document) -> Result<Self> {
+        let dir = open_dir(uploads, id.as_str()).map_err(|e| system(id.as_str(), e))?;
+        let parts = create_file(&dir, PARTS, 0o600)?;
+        parts
+            .set_len(PARTS_SIZE)
+            .map_err(|e| StoreError::from_io(PARTS, e))?;
+        let json = create_file(&dir, UNFINISHED, 0o600)?;
+        let locks = bucket.lock_kind()?;
+        let folder = Self {
+            id,
+            dir,
+            parts,
+            json,
+            document,
+            bucket: bucket.clone(),
+            locks,
+        };
+        folder.write_head(Head {
+            state: State::Open,
+            stride: 0,
+        })?;
+        folder.make_assembly()?;
+        (&folder.json)
+            .write_all(&folder.document.to_json())
+            .map_err(|e| StoreError::from_io(DOCUMENT, e))?;
+        fs::renameat(&folder.dir, UNFINISHED, &folder.dir, DOCUMENT)
+            .map_err(|e| system(DOCUMENT, e))?;
+        bucket.settle(&[&folder.json, &folder.parts], &[&folder.dir, uploads])?;
+        Ok(folder)
+    }
+
+    /// Opens an upload; `None`: there is none of this id.
+    pub fn open(bucket: &Bucket, id: &UploadId) -> Result<Option<Self>> {
+        let Some(dir) = bucket.tree.reserved(&format!("{UPLOADS}/{id}"), false)? else {
+            return Ok(None);
+        };
+        Self::open_in(bucket, id.clone(), dir)
+    }
+
+    /// Opens the upload that this directory holds; `None`: it is none (yet, or any more).
+    pub fn open_in(bucket: &Bucket, id: UploadId, dir: OwnedFd) -> Result<Option<Self>> {
+        let Some(json) = open_file(&dir, DOCUMENT, OFlags::RDONLY)? else {
+            return Ok(None);
+        };
+        let access = if bucket.store.options.read_only {
+            OFlags::RDONLY
+        } else {
+            OFlags::RDWR
+        };
+        let Some(parts) = open_file(&dir, PARTS, access)? else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        (&json)
+            .take(MAX_DOCUMENT)
+            .read_to_end(&mut bytes)
+            .map_err(|e| StoreError::from_io(DOCUMENT, e))?;
+        let Some(document) = Document::from_json(&bytes) else {
+            tracing::warn!(
+                upload = id.as_str(),
+                "upload.json is damaged or of another version"
+            );
+            return Ok(None);
+        };
+        // A read-only store takes no locks: it only lists.
+        let locks = if bucket.store.options.read_only {
+            Kind::Ofd
+        } else {
+            bucket.lock_kind()?
+        };
+        Ok(Some(Self {
+            id,
+            dir,
+            parts,
+            json,
+            document,
+            bucket: bucket.clone(),
+            locks,
+        }))
+    }
+
+    /// The bucket it belongs to.
+    pub fn bucket(&self) -> &Bucket {
+        &self.bucket
+    }
+
+    /// Waits for the slots: in this process first, then against others.
+    pub fn lock_slots(&self) -> Result<Slots<'_>> {
+        let in_process = self.bucket.shared.uploads.slots(self.id.as_str());
+        self.lock(SLOTS_LOCK)?;
+        Ok(Slots {
+            folder: self,
+            _in_process: in_process,
+        })
+    }
+
+    /// Waits until no other Complete or Abort is under way, and keeps others out.
+    pub fn lock_ending(&self) -> Result<Ending<'_>> {
+        // Where the filesystem locks nothing, this process is all that can be kept out.
+        let in_process = (self.locks == Kind::Lease)
+            .then(|| self.bucket.shared.uploads.ending(self.id.as_str()));
+        self.lock(ENDING_LOCK)?;
+        Ok(Ending {
+            folder: self,
+            _in_process: in_process,
+        })
+    }
+
+    fn lock(&self, (start, length): (u64, u64)) -> Result<()> {
+        let locked = match self.locks {
+            Kind::Ofd => range::lock(&self.parts, start, length),
+            Kind::Flock if start == SLOTS_LOCK.0 => {
+                flock(&self.parts, FlockOperation::LockExclusive)
+            }
+            Kind::Flock => flock(&self.json, FlockOperation::LockExclusive),
+            Kind::Lease => Ok(()),
+        };
+        locked.map_err(|e| StoreError::from_io(PARTS, e))
+    }
+
+    fn unlock(&self, (start, length): (u64, u64)) {
+        let unlocked = match self.locks {
+            Kind::Ofd => range::unlock(&self.parts, start, length),
+            Kind::Flock if start == SLOTS_LOCK.0 => flock(&self.parts, FlockOperation::Unlock),
+            Kind::Flock => flock(&self.json, FlockOperation::Unlock),
+            Kind::Lease => Ok(()),
+        };
+        if let Err(e) = unlocked {
+            // The lock ends with the descriptor at the latest.
+            tracing::warn!("an upload's lock is not released early: {e}");
+        }
+    }
+
+    /// Locks the region of the assembly from this offset on (0 bytes: all of it), so that whoever writes
+    /// into it is known for as long as a descriptor of this opening lives. `false`: somebody else may write.
+    pub fn claim(&self, assembly: &File, start: u64, length: u64) -> Result<bool> {
+        if self.locks != Kind::Ofd {
+            return Ok(false);
+        }
+        range::try_lock(assembly, start, length).map_err(|e| StoreError::from_io(ASSEMBLY, e))
+    }
+
+    /// Gives a region free before its descriptor closes.
+    pub fn release(&self, assembly: &File, start: u64, length: u64) -> Result<()> {
+        range::unlock(assembly, start, length).map_err(|e| StoreError::from_io(ASSEMBLY, e))
+    }
+
+    /// Reads the head without a lock; `None`: it is damaged.
+    pub fn head(&self) -> Result<Option<Head>> {
+        for _ in 0..MAX_TORN {
+            match Head::decode(&self.read_slot(0)?) {
+                Decoded::Stored(head) => return Ok(Some(head)),
+                Decoded::Empty => return Ok(None),
+                // Linux: a read beside a write of the same bytes may see some of each.
+                Decoded::Damaged => std::thread::yield_now(),
+            }
+        }
+        tracing::warn!(
+            upload = self.id.as_str(),
+            "the head of the upload is damaged"
+        );
+        Ok(None)
+    }
+
+    /// All stored parts in order, without a lock.
+    pub fn stored(&self) -> Result<Vec<(u16, Slot)>> {
+        let mut bytes = vec![0; PARTS_SIZE as usize];
+        self.parts
+            .read_exact_at(&mut bytes, 0)
+            .map_err(|e| StoreError::from_io(PARTS, e))?;
+        let (slots, _) = bytes.as_chunks::<SLOT>();
+        let mut stored = Vec::new();
+        for (number, slot) in (0..=MAX_PART).zip(slots).skip(1) {
+            match Slot::decode(number, slot) {
+                Decoded::Stored(slot) => stored.push((number, slot)),
+                Decoded::Empty => {}
+                Decoded::Damaged => stored.extend(self.slot(number)?.map(|slot| (number, slot))),
+            }
+        }
+        Ok(stored)
+    }
+
+    /// One slot; a damaged one counts as empty.
+    fn slot(&self, number: u16) -> Result<Option<Slot>> {
+        for _ in 0..MAX_TORN {
+            match Slot::decode(number, &self.read_slot(number)?) {
+                Decoded::Stored(slot) => return Ok(Some(slot)),
+                Decoded::Empty => return Ok(None),
+                Decoded::Damaged => std::thread::yield_now(),
+            }
+        }
+        tracing::warn!(
+            upload = self.id.as_str(),
+            number,
+            "the slot of the part is damaged"
+        );
+        Ok(None)
+    }
+
+    /// When a part was stored last (or the upload created).
+    pub fn last_touched(&self) -> Result<Timestamp> {
+        let stat = fs::fstat(&self.parts).map_err(|e| system(PARTS, e))?;
+        Ok(Timestamp::from_parts(
+            stat.st_mtime,
+            stat.st_mtime_nsec as i64,
+        ))
+    }
+
+    /// Does the upload still take parts? Not after Abort, and not once its file was renamed away.
+    pub fn is_alive(&self, head: Head) -> Result<bool> {
+        match head.state {
+            State::Open => Ok(true),
+            State::Publishing(base) => self.has(&name_of(base)),
+            State::Published | State::Aborted => Ok(false),
+        }
+    }
+
+    fn read_slot(&self, number: u16) -> Result<[u8; SLOT]> {
+        let mut bytes = [0; SLOT];
+        self.parts
+            .read_exact_at(&mut bytes, u64::from(number) * SLOT as u64)
+            .map_err(|e| StoreError::from_io(PARTS, e))?;
+        Ok(bytes)
+    }
+
+    fn write_head(&self, head: Head) -> Result<()> {
+        self.parts
+            .write_all_at(&head.encode(), 0)
+            .map_err(|e| StoreError::from_io(PARTS, e))
+    }
+
+    /// Makes the assembly as the target's directory makes files. Without one, because the target is on
+    /// another filesystem, parts lie in files of their own, and Complete gathers them there.
+    fn make_assembly(&self) -> Result<()> {
+        let mut assembly = self.bucket.open_stage(self.native().as_ref())?;
+        match assembly.keep_as(&self.dir, ASSEMBLY) {
+            // Linux: EXDEV also between projects of XFS, within one mount.
+            Err(Errno::XDEV) => Ok(()),
+            other => other.map_err(|e| system(ASSEMBLY, e)),
+        }
+    }
+
+    fn native(&self) -> Option<DiskPath> {
+        ObjectKey::parse(&self.document.key)
+            .ok()
+            .as_ref()
+            .and_then(path::native)
+    }
+
+    /// Can a file of the upload become the object by a rename?
+    pub fn is_movable(&self) -> Result<bool> {
+        self.has(ASSEMBLY)
+    }
+
+    /// A new file for a part or a gathered object, on the filesystem of this directory.
+    pub fn new_file(&self) -> Result<Stage> {
+        let path = if self.is_movable()? {
+            self.native()
+        } else {
+            None
+        };
+        self.bucket.open_stage(path.as_ref())
+    }
+
+    /// Gives a new file its name.
+    pub fn name_file(&self, new: &mut Stage, base: Base) -> Result<()> {
+        match new.keep_as(&self.dir, &name_of(base)) {
+            // Aborted or completed meanwhile.
+            Err(Errno::NOENT) => Err(gone(&self.id)),
+            other => other.map_err(|e| system(&self.document.key, e)),
+        }
+    }
+
+    /// One of its files, to be published by moving it.
+    pub fn staged(&self, file: File, base: Base) -> Result<Stage> {
+        let dir = self
+            .dir
+            .try_clone()
+            .map_err(|e| StoreError::from_io(ASSEMBLY, e))?;
+        let remote = self.bucket.is_remote();
+        Ok(Stage::of_named(
+            Arc::new(file),
+            remote,
+            dir,
+            name_of(base).into_bytes(),
+        ))
+    }
+
+    /// Makes slots and head durable.
+    pub fn sync_slots(&self) -> Result<()> {
+        self.bucket.settle(&[&self.parts], &[])
+    }
+
+    /// Opens a part's file (or the assembly) once more; `None`: it is not there.
+    pub fn open_base(&self, base: Base, access: OFlags) -> Result<Option<File>> {
+        open_file(&self.dir, &name_of(base), access)
+    }
+
+    /// Is there such a name?
+    fn has(&self, name: &str) -> Result<bool> {
+        match fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(system(name, e)),
+        }
+    }
+
+    /// Removes a file that nothing refers to any more; its absence is as good.
+    pub fn remove_base(&self, base: Base) {
+        if let Err(e) = fs::unlinkat(&self.dir, name_of(base), AtFlags::empty())
+            && e != Errno::NOENT
+        {
+            tracing::warn!(
+                upload = self.id.as_str(),
+                "a part that is not needed any more stays: {e}"
+            );
+        }
+    }
+
+    /// Removes the whole directory.
+    pub fn remove(&self) {
+        match open_uploads(&self.bucket, false) {
+            Ok(Some(uploads)) => remove_dir(&uploads, &self.id),
+            Ok(None) => {}
+            Err(e) => tracing::warn!(
+                upload = self.id.as_str(),
+                "what is left of the upload stays: {e}"
+            ),
+        }
+    }
+
+    /// How many files parts have of their own, to tell a quick removal from a slow one.
+    pub fn own_files(&self) -> usize {
+        names(&self.dir).map_or(0, |names| names.iter().filter(|n| n.contains('-')).count())
+    }
+}
+
+impl Slots<'_> {
+    /// The head as it is now.
+    ///
+    /// # Errors
+    /// `NoSuchUpload` where the upload takes no parts any more.
+    pub fn live_head(&self) -> Result<Head> {
+        match self.folder.head()? {
+            Some(head) if self.folder.is_alive(head)? => Ok(head),
+            _ => Err(gone(&self.folder.id)),
+        }
+    }
+
+    /// Replaces the head.
+    pub fn set_head(&self, head: Head) -> Result<()> {
+        self.folder.write_head(head)
+    }
+
+    /// One slot; a damaged one counts as empty.
+    pub fn get(&self, number: u16) -> Result<Option<Slot>> {
+        self.folder.slot(number)
+    }
+
+    /// Was the slot never written, so that its region in the assembly holds nothing?
+    pub fn is_untouched(&self, number: u16) -> Result<bool> {
+        Ok(Slot::decode(number, &self.folder.read_slot(number)?) == Decoded::Empty)
+    }
+
+    /// Replaces one slot.
+    pub fn put(&self, number: u16, slot: &Slot) -> Result<()> {
+        self.folder
+            .parts
+            .write_all_at(&slot.encode(number), u64::from(number) * SLOT as u64)
+            .map_err(|e| StoreError::from_io(PARTS, e))
+    }
+}
+
+impl Drop for Slots<'_> {
+    fn drop(&mut self) {
+        self.folder.unlock(SLOTS_LOCK);
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.folder.unlock(ENDING_LOCK);
+    }
+}
+
+fn flock(file: &File, operation: FlockOperation) -> std::io::Result<()> {
+    loop {
+        match fs::flock(file, operation) {
+            Err(Errno::INTR) => {}
+            other => return other.map_err(Into::into),
+        }
+    }
+}
+
+/// The name of a part's own file, of a gathered file (number 0) or of the assembly.
+fn name_of(base: Base) -> String {
+    match base.source {
+        Source::Assembly(_) => ASSEMBLY.to_owned(),
+        Source::File(nonce) => format!("{}-{nonce:016x}", base.number),
+    }
+}
+
+/// The directory of all uploads.
+pub(super) fn open_uploads(bucket: &Bucket, create: bool) -> Result<Option<OwnedFd>> {
+    bucket.tree.reserved(UPLOADS, create)
+}
+
+/// The error of an id that names no upload.
+pub(super) fn gone(id: &UploadId) -> StoreError {
+    StoreError::NoSuchUpload(id.to_string())
+}
+
+pub(super) fn open_dir(dir: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    fs::openat(
+        dir,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | FLAGS,
+        Mode::empty(),
+    )
+}
+
+fn open_file(dir: &OwnedFd, name: &str, access: OFlags) -> Result<Option<File>> {
+    match fs::openat(dir, name, access | FLAGS, Mode::empty()) {
+        Ok(file) => Ok(Some(file.into())),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(system(name, e)),
+    }
+}
+
+fn create_file(dir: &OwnedFd, name: &str, mode: u32) -> Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | FLAGS;
+    match fs::openat(dir, name, flags, Mode::from_raw_mode(mode)) {
+        Ok(file) => Ok(file.into()),
+        Err(e) => Err(system(name, e)),
+    }
+}
+
+/// Did this directory become an upload?
+pub(super) fn has_document(dir: &OwnedFd) -> Result<bool> {
+    open_file(dir, DOCUMENT, OFlags::RDONLY).map(|file| file.is_some())
+}
+
+/// The names in a directory, without `.` and `..`.
+pub(super) fn names(dir: &OwnedFd) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir).map_err(|e| system(UPLOADS, e))? {
+        let entry = entry.map_err(|e| system(UPLOADS, e))?;
+        if let Ok(name) = entry.file_name().to_str()
+            && name != "."
+            && name != ".."
+        {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Removes an upload's directory with all that is in it. What cannot be removed is left to the sweep.
+pub(super) fn remove_dir(uploads: &OwnedFd, id: &UploadId) {
+    let removed = || -> Result<()> {
+        let dir = match open_dir(uploads, id.as_str()) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(system(id.as_str(), e)),
+        };
+        // Without its document it is no upload, whatever comes of the rest.
+        let mut names = names(&dir)?;
+        names.sort_by_key(|name| name != DOCUMENT);
+        for name in names {
+            match fs::unlinkat(&dir, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(system(&name, e)),
+            }
+        }
+        match fs::unlinkat(uploads, id.as_str(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(system(id.as_str(), e)),
+        }
+    };
+    if let Err(e) = removed() {
+        tracing::warn!(
+            upload = id.as_str(),
+            "what is left of the upload stays for the sweep: {e}"
+        );
+    }
+}
