@@ -126,8 +126,8 @@ impl Bucket {
 
     /// Makes data and entries durable where an answer needs it: always but in relaxed mode on a local
     /// filesystem.
-    fn settle(&self, files: &[&File], dirs: &[&OwnedFd]) -> Result<()> {
-        if !self.settles() {
+    fn sync_uploads(&self, files: &[&File], dirs: &[&OwnedFd]) -> Result<()> {
+        if !self.syncs_uploads() {
             return Ok(());
         }
         let failed = |e| StoreError::from_io("syncing an upload", e);
@@ -145,7 +145,7 @@ impl Bucket {
         self.store.judge.boot()
     }
 
-    fn settles(&self) -> bool {
+    fn syncs_uploads(&self) -> bool {
         self.durability() == Durability::Strict || self.is_remote()
     }
 

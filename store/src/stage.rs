@@ -168,6 +168,19 @@ impl Stage {
         }
     }
 
+    /// Gives it a name of ours, outside the users' names; [`Stage::of_named`] publishes it from there.
+    ///
+    /// # Errors
+    /// What the disk says; `XDEV` where it lies on another filesystem (or in another project of XFS).
+    pub(crate) fn keep_as(&mut self, dir: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+        match &self.name {
+            None => link_unnamed(&self.file, dir, name.as_bytes())?,
+            Some(stage) => fs::renameat(&stage.dir, &stage.name[..], dir, name)?,
+        }
+        self.name = None;
+        Ok(())
+    }
+
     /// Was it made in another directory than where it will live?
     pub(crate) fn has_name(&self) -> bool {
         self.name.is_some()

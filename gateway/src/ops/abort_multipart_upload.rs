@@ -15,7 +15,11 @@ const INITIATED: &str = "x-amz-if-match-initiated-time";
 ///
 /// # Errors
 /// `NoSuchUpload`, `PreconditionFailed` where it was begun at another time than the client says, what the disk says.
-pub(crate) async fn abort_multipart_upload(call: &Call, bucket: &Bucket, key: &ObjectKey) -> S3Result<Reply> {
+pub(crate) async fn abort_multipart_upload(
+    call: &Call,
+    bucket: &Bucket,
+    key: &ObjectKey,
+) -> S3Result<Reply> {
     let id = upload_id(&call.query)?;
     let expected = initiated(call)?;
     let (bucket, key) = (bucket.clone(), key.clone());
@@ -31,7 +35,9 @@ pub(crate) async fn abort_multipart_upload(call: &Call, bucket: &Bucket, key: &O
 }
 
 fn initiated(call: &Call) -> S3Result<Option<i64>> {
-    let Some(value) = call.parts.headers.get(INITIATED) else { return Ok(None) };
+    let Some(value) = call.parts.headers.get(INITIATED) else {
+        return Ok(None);
+    };
     let text = value.to_str().unwrap_or("");
     date::parse_http_date(text)
         .or_else(|| date::parse_iso8601(text).map(Timestamp::seconds))

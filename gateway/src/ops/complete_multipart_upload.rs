@@ -2,18 +2,20 @@
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName};
-use twintree_store::{Algorithm, Bucket, Checksum, CompleteRequest, ETag, ListedPart, ObjectKey, Published};
+use twintree_store::{
+    Algorithm, Bucket, Checksum, CompleteRequest, ETag, ListedPart, ObjectKey, Published,
+};
 
 use super::create_multipart_upload::checksum_type;
 use super::late;
 use super::upload_part::upload_id;
 use crate::body::RequestBody;
 use crate::call::{Call, Reply};
+use crate::checksum;
 use crate::conditional::write_conditions;
 use crate::error::{S3Error, S3Result};
 use crate::server::Arrival;
 use crate::xml::{self, Writer};
-use crate::checksum;
 
 const SIZE: &str = "x-amz-mp-object-size";
 /// Of the whole object here, not of the document that is the body.
@@ -32,13 +34,19 @@ pub(crate) async fn complete_multipart_upload(
 ) -> S3Result<Reply> {
     let headers = &call.parts.headers;
     let id = upload_id(&call.query)?;
-    let document = body.into_document(&of_the_document(headers), xml::MAX_DOCUMENT).await?;
+    let document = body
+        .into_document(&of_the_document(headers), xml::MAX_DOCUMENT)
+        .await?;
     let parts = xml::complete_request(&document)?;
     let request = CompleteRequest {
         checksum: whole_checksum(headers, parts.len())?,
         parts: parts
             .into_iter()
-            .map(|part| ListedPart { number: part.number, etag: part.etag, checksums: part.checksums })
+            .map(|part| ListedPart {
+                number: part.number,
+                etag: part.etag,
+                checksums: part.checksums,
+            })
             .collect(),
         conditions: write_conditions(headers),
         min_part: call.gateway.settings.min_part,
@@ -71,7 +79,9 @@ fn whole_checksum(headers: &HeaderMap, parts: usize) -> S3Result<Option<Checksum
     let mut found = None;
     for algorithm in Algorithm::ALL {
         let name = checksum::header_of(algorithm);
-        let Some(value) = headers.get(&name) else { continue };
+        let Some(value) = headers.get(&name) else {
+            continue;
+        };
         let text = value.to_str().unwrap_or("").trim();
         let (text, count) = match text.split_once('-') {
             Some((text, count)) => (text, Some(count)),
@@ -79,7 +89,9 @@ fn whole_checksum(headers: &HeaderMap, parts: usize) -> S3Result<Option<Checksum
         };
         let sum = checksum::decode(algorithm, text)
             .filter(|_| count.is_none_or(|count| count == parts.to_string()))
-            .ok_or_else(|| S3Error::invalid_request(format!("Value for {name} header is invalid.")))?;
+            .ok_or_else(|| {
+                S3Error::invalid_request(format!("Value for {name} header is invalid."))
+            })?;
         if found.replace(sum).is_some() {
             return Err(S3Error::invalid_request(
                 "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
@@ -90,11 +102,15 @@ fn whole_checksum(headers: &HeaderMap, parts: usize) -> S3Result<Option<Checksum
 }
 
 fn size(headers: &HeaderMap) -> S3Result<Option<u64>> {
-    let Some(value) = headers.get(SIZE) else { return Ok(None) };
+    let Some(value) = headers.get(SIZE) else {
+        return Ok(None);
+    };
     let text = value.to_str().unwrap_or("").trim();
     match text.parse() {
         Ok(size) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(Some(size)),
-        _ => Err(S3Error::invalid_request(format!("Value for {SIZE} header is invalid."))),
+        _ => Err(S3Error::invalid_request(format!(
+            "Value for {SIZE} header is invalid."
+        ))),
     }
 }
 
@@ -103,10 +119,24 @@ fn location(call: &Call, bucket: &Bucket, key: &ObjectKey) -> String {
     let mut path = Vec::new();
     xml::url_encode_into(&mut path, key.as_str());
     let path = String::from_utf8(path).expect("percent-encoding gives ASCII");
-    let tls = call.parts.extensions.get::<Arrival>().is_some_and(|arrival| arrival.tls);
+    let tls = call
+        .parts
+        .extensions
+        .get::<Arrival>()
+        .is_some_and(|arrival| arrival.tls);
     let scheme = if tls { "https" } else { "http" };
-    let host = call.parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-    match call.parts.uri.authority().map(|authority| authority.as_str()).or(host) {
+    let host = call
+        .parts
+        .headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
+    match call
+        .parts
+        .uri
+        .authority()
+        .map(|authority| authority.as_str())
+        .or(host)
+    {
         Some(host) => format!("{scheme}://{host}/{}/{path}", bucket.name()),
         None => format!("/{}/{path}", bucket.name()),
     }
@@ -123,7 +153,10 @@ fn result(location: &str, bucket: &Bucket, key: &ObjectKey, published: &Publishe
         ETag::Md5(_) | ETag::Derived(..) | ETag::Opaque(_) => None,
     };
     let sum = &published.checksum;
-    xml.plain(checksum::element_of(sum.checksum.algorithm), &checksum::encode_object(sum, parts));
+    xml.plain(
+        checksum::element_of(sum.checksum.algorithm),
+        &checksum::encode_object(sum, parts),
+    );
     xml.plain("ChecksumType", checksum::type_name(sum.kind));
     xml
 }
@@ -136,7 +169,12 @@ mod tests {
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         lines
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a header value")))
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    value.parse().expect("a header value"),
+                )
+            })
             .collect()
     }
 
@@ -148,18 +186,35 @@ mod tests {
             ("content-md5", "rL0Y20xC+Fzt72VPzMSk2A=="),
         ]);
         let left = of_the_document(&sent);
-        assert_eq!(left.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["content-md5"]);
-        let sum = whole_checksum(&sent, 3).expect("valid").expect("it was sent");
-        assert_eq!((sum.algorithm, sum.value), (Algorithm::Crc32, vec![0x5a, 0x00, 0xe1, 0x05]));
+        assert_eq!(
+            left.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["content-md5"]
+        );
+        let sum = whole_checksum(&sent, 3)
+            .expect("valid")
+            .expect("it was sent");
+        assert_eq!(
+            (sum.algorithm, sum.value),
+            (Algorithm::Crc32, vec![0x5a, 0x00, 0xe1, 0x05])
+        );
     }
 
     #[test]
     fn a_composite_checksum_may_show_its_parts() {
         let sent = headers(&[("x-amz-checksum-crc32", "Z+ry2Q==-3")]);
         assert!(whole_checksum(&sent, 3).expect("valid").is_some());
-        assert_eq!(whole_checksum(&sent, 2).expect_err("another number").code(), Code::InvalidRequest);
-        let twice = headers(&[("x-amz-checksum-crc32", "Z+ry2Q=="), ("x-amz-checksum-crc32c", "Z+ry2Q==")]);
-        assert_eq!(whole_checksum(&twice, 3).expect_err("two").code(), Code::InvalidRequest);
+        assert_eq!(
+            whole_checksum(&sent, 2).expect_err("another number").code(),
+            Code::InvalidRequest
+        );
+        let twice = headers(&[
+            ("x-amz-checksum-crc32", "Z+ry2Q=="),
+            ("x-amz-checksum-crc32c", "Z+ry2Q=="),
+        ]);
+        assert_eq!(
+            whole_checksum(&twice, 3).expect_err("two").code(),
+            Code::InvalidRequest
+        );
     }
 
     #[test]
@@ -167,7 +222,10 @@ mod tests {
         assert_eq!(size(&headers(&[])), Ok(None));
         assert_eq!(size(&headers(&[(SIZE, "15")])), Ok(Some(15)));
         for text in ["", "-1", "+1", "1.5", "x"] {
-            assert_eq!(size(&headers(&[(SIZE, text)])).expect_err(text).code(), Code::InvalidRequest);
+            assert_eq!(
+                size(&headers(&[(SIZE, text)])).expect_err(text).code(),
+                Code::InvalidRequest
+            );
         }
     }
 }

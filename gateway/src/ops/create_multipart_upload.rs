@@ -17,7 +17,11 @@ const TYPE: &str = "x-amz-checksum-type";
 /// # Errors
 /// `InvalidRequest` for a checksum type that the algorithm has not, those of metadata and tags, and what the disk
 /// says of the key.
-pub(crate) async fn create_multipart_upload(call: &Call, bucket: &Bucket, key: &ObjectKey) -> S3Result<Reply> {
+pub(crate) async fn create_multipart_upload(
+    call: &Call,
+    bucket: &Bucket,
+    key: &ObjectKey,
+) -> S3Result<Reply> {
     let headers = &call.parts.headers;
     meta::refuse_unbuilt(headers)?;
     let spec = UploadSpec {
@@ -38,8 +42,14 @@ pub(crate) async fn create_multipart_upload(call: &Call, bucket: &Bucket, key: &
     if let Some((algorithm, kind)) = chosen {
         let headers = reply.headers_mut();
         let value = HeaderValue::from_static;
-        headers.insert(HeaderName::from_static(ALGORITHM), value(checksum::name_of(algorithm)));
-        headers.insert(HeaderName::from_static(TYPE), value(checksum::type_name(kind)));
+        headers.insert(
+            HeaderName::from_static(ALGORITHM),
+            value(checksum::name_of(algorithm)),
+        );
+        headers.insert(
+            HeaderName::from_static(TYPE),
+            value(checksum::type_name(kind)),
+        );
     }
     Ok(reply)
 }
@@ -58,7 +68,9 @@ fn checksum_of(headers: &HeaderMap) -> S3Result<Option<(Algorithm, ChecksumType)
     let algorithm = checksum::parse_algorithm(name.to_str().unwrap_or("").trim(), ALGORITHM)?;
     let usual = match algorithm {
         Algorithm::Crc64Nvme => ChecksumType::FullObject,
-        Algorithm::Crc32 | Algorithm::Crc32c | Algorithm::Sha1 | Algorithm::Sha256 => ChecksumType::Composite,
+        Algorithm::Crc32 | Algorithm::Crc32c | Algorithm::Sha1 | Algorithm::Sha256 => {
+            ChecksumType::Composite
+        }
     };
     Ok(Some((algorithm, kind.unwrap_or(usual))))
 }
@@ -68,7 +80,9 @@ fn checksum_of(headers: &HeaderMap) -> S3Result<Option<(Algorithm, ChecksumType)
 /// # Errors
 /// `InvalidRequest` for any value but the two types, in any case of letters.
 pub(super) fn checksum_type(headers: &HeaderMap) -> S3Result<Option<ChecksumType>> {
-    let Some(value) = headers.get(TYPE) else { return Ok(None) };
+    let Some(value) = headers.get(TYPE) else {
+        return Ok(None);
+    };
     let text = value.to_str().unwrap_or("").trim();
     [ChecksumType::FullObject, ChecksumType::Composite]
         .into_iter()
@@ -85,7 +99,12 @@ mod tests {
     fn chosen(lines: &[(&'static str, &str)]) -> S3Result<Option<(Algorithm, ChecksumType)>> {
         let headers: HeaderMap = lines
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a header value")))
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    value.parse().expect("a header value"),
+                )
+            })
             .collect();
         checksum_of(&headers)
     }
@@ -114,7 +133,11 @@ mod tests {
             &[(ALGORITHM, "CRC16")],
             &[(ALGORITHM, "")],
         ] {
-            assert_eq!(chosen(lines).expect_err("refused").code(), Code::InvalidRequest, "{lines:?}");
+            assert_eq!(
+                chosen(lines).expect_err("refused").code(),
+                Code::InvalidRequest,
+                "{lines:?}"
+            );
         }
     }
 }

@@ -35,7 +35,10 @@ pub(super) async fn document(
     call: &Call,
     work: impl FnOnce() -> S3Result<Writer> + Send + 'static,
 ) -> S3Result<Reply> {
-    let asked = Asked { resource: call.parts.uri.path().to_owned(), request_id: call.request_id.clone() };
+    let asked = Asked {
+        resource: call.parts.uri.path().to_owned(),
+        request_id: call.request_id.clone(),
+    };
     document_within(PATIENCE, asked, work).await
 }
 
@@ -52,13 +55,22 @@ async fn document_within(
 ) -> S3Result<Reply> {
     let mut work = tokio::task::spawn_blocking(work);
     if let Ok(outcome) = timeout(patience, &mut work).await {
-        return outcome.unwrap_or_else(|_| Err(S3Error::new(Code::InternalError))).map(answer::document);
+        return outcome
+            .unwrap_or_else(|_| Err(S3Error::new(Code::InternalError)))
+            .map(answer::document);
     }
     let mut ticks = tokio::time::interval(patience);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let body = axum::body::Body::new(LateBody { work, ticks, asked, stage: Stage::Declaration });
+    let body = axum::body::Body::new(LateBody {
+        work,
+        ticks,
+        asked,
+        stage: Stage::Declaration,
+    });
     let mut reply = Response::new(ReplyBody::Stream(body));
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    reply
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
     Ok(reply)
 }
 
@@ -79,9 +91,16 @@ enum Stage {
 
 impl LateBody {
     fn error(&self, error: &S3Error) -> Vec<u8> {
-        let Asked { resource, request_id } = &self.asked;
+        let Asked {
+            resource,
+            request_id,
+        } = &self.asked;
         tracing::warn!(request_id, "failed after its answer had begun: {error}");
-        error.to_xml(&Origin { resource, request_id, host_id: host_id() })
+        error.to_xml(&Origin {
+            resource,
+            request_id,
+            host_id: host_id(),
+        })
     }
 }
 
@@ -105,10 +124,11 @@ impl Body for LateBody {
             Stage::Waiting => {
                 if let Poll::Ready(outcome) = Pin::new(&mut self.work).poll(context) {
                     self.stage = Stage::Ended;
-                    let document = match outcome.unwrap_or_else(|_| Err(S3Error::new(Code::InternalError))) {
-                        Ok(xml) => xml.finish(),
-                        Err(error) => self.error(&error),
-                    };
+                    let document =
+                        match outcome.unwrap_or_else(|_| Err(S3Error::new(Code::InternalError))) {
+                            Ok(xml) => xml.finish(),
+                            Err(error) => self.error(&error),
+                        };
                     Bytes::from(document).slice(DECLARATION.len()..)
                 } else {
                     std::task::ready!(self.ticks.poll_tick(context));
@@ -135,11 +155,16 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(5);
 
     fn asked() -> Asked {
-        Asked { resource: "/b/k".to_owned(), request_id: "REQ".to_owned() }
+        Asked {
+            resource: "/b/k".to_owned(),
+            request_id: "REQ".to_owned(),
+        }
     }
 
     fn run<T>(test: impl Future<Output = T>) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
         runtime.expect("a runtime").block_on(test)
     }
 
@@ -150,9 +175,13 @@ mod tests {
             wait.recv().expect("the test lets it go on");
             outcome
         };
-        let reply = document_within(SHORT, asked(), work).await.expect("the status is there");
+        let reply = document_within(SHORT, asked(), work)
+            .await
+            .expect("the status is there");
         assert_eq!(reply.status(), 200);
-        let ReplyBody::Stream(mut body) = reply.into_body() else { panic!("not late") };
+        let ReplyBody::Stream(mut body) = reply.into_body() else {
+            panic!("not late")
+        };
         let mut text = String::new();
         while let Some(frame) = body.frame().await {
             let bytes = frame.expect("no error").into_data().expect("data");
@@ -166,16 +195,25 @@ mod tests {
 
     #[test]
     fn what_is_soon_there_has_its_length_and_its_own_status() {
-        let reply = run(document_within(Duration::from_secs(60), asked(), || Ok(Writer::document("A"))));
-        assert!(matches!(reply.expect("a reply").into_body(), ReplyBody::Bytes(_)));
-        let failed = run(document_within(Duration::from_secs(60), asked(), || Err(Code::InvalidPart.into())));
+        let reply = run(document_within(Duration::from_secs(60), asked(), || {
+            Ok(Writer::document("A"))
+        }));
+        assert!(matches!(
+            reply.expect("a reply").into_body(),
+            ReplyBody::Bytes(_)
+        ));
+        let failed = run(document_within(Duration::from_secs(60), asked(), || {
+            Err(Code::InvalidPart.into())
+        }));
         assert_eq!(failed.expect_err("an error").code(), Code::InvalidPart);
     }
 
     #[test]
     fn white_space_stands_between_the_declaration_and_a_late_document() {
         let text = run(late_body(Ok(Writer::document("A"))));
-        let rest = text.strip_prefix("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n").expect("the declaration is first");
+        let rest = text
+            .strip_prefix("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n")
+            .expect("the declaration is first");
         assert!(rest.starts_with("   "));
         assert_eq!(rest.trim_start(), "<A></A>");
     }
@@ -183,7 +221,10 @@ mod tests {
     #[test]
     fn a_late_failure_is_an_error_document_inside_200() {
         let text = run(late_body(Err(Code::InvalidPart.into())));
-        assert!(text.contains("   <Error><Code>InvalidPart</Code>"), "{text}");
+        assert!(
+            text.contains("   <Error><Code>InvalidPart</Code>"),
+            "{text}"
+        );
         assert!(text.contains("<RequestId>REQ</RequestId>"));
     }
 }

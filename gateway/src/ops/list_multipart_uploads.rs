@@ -24,13 +24,22 @@ pub(crate) async fn list_multipart_uploads(call: &Call, bucket: &Bucket) -> S3Re
         let (bucket, query) = (bucket.clone(), query.clone());
         blocking(move || Ok(bucket.list_uploads(&query)?)).await?
     };
-    let mut xml = Writer::s3("ListMultipartUploadsResult", 1024 + 512 * page.uploads.len());
+    let mut xml = Writer::s3(
+        "ListMultipartUploadsResult",
+        1024 + 512 * page.uploads.len(),
+    );
     xml.text("Bucket", bucket.name().as_str());
     xml.name("KeyMarker", &query.after_key, encoding);
-    xml.text("UploadIdMarker", query.after_id.as_ref().map_or("", UploadId::as_str));
+    xml.text(
+        "UploadIdMarker",
+        query.after_id.as_ref().map_or("", UploadId::as_str),
+    );
     if let Some((key, id)) = &page.next {
         xml.name("NextKeyMarker", key, encoding);
-        xml.plain("NextUploadIdMarker", id.as_ref().map_or("", UploadId::as_str));
+        xml.plain(
+            "NextUploadIdMarker",
+            id.as_ref().map_or("", UploadId::as_str),
+        );
     }
     xml.name("Prefix", &query.prefix, encoding);
     if !query.delimiter.is_empty() {
@@ -50,7 +59,11 @@ fn write_uploads(xml: &mut Writer, page: &UploadPage, owner: &str, encoding: Enc
         xml.open("Upload");
         xml.name("Key", &upload.key, encoding);
         xml.plain("UploadId", upload.id.as_str());
-        owner::write(xml, "Initiator", upload.initiator.as_deref().unwrap_or(owner));
+        owner::write(
+            xml,
+            "Initiator",
+            upload.initiator.as_deref().unwrap_or(owner),
+        );
         owner::write(xml, "Owner", owner);
         describe(xml, upload);
         xml.time("Initiated", upload.initiated);
@@ -67,7 +80,11 @@ fn encoding(query: &Query) -> S3Result<Encoding> {
     match query.get("encoding-type") {
         None | Some("") => Ok(Encoding::Plain),
         Some("url") => Ok(Encoding::Url),
-        Some(other) => Err(S3Error::invalid_argument("encoding-type", other, "Invalid Encoding Method specified in Request")),
+        Some(other) => Err(S3Error::invalid_argument(
+            "encoding-type",
+            other,
+            "Invalid Encoding Method specified in Request",
+        )),
     }
 }
 
@@ -75,9 +92,13 @@ fn encoding(query: &Query) -> S3Result<Encoding> {
 fn parse(query: &Query) -> S3Result<UploadQuery> {
     let text = |name| query.get(name).unwrap_or("").to_owned();
     let after_key = text("key-marker");
-    let marker = query.get("upload-id-marker").filter(|marker| !marker.is_empty() && !after_key.is_empty());
+    let marker = query
+        .get("upload-id-marker")
+        .filter(|marker| !marker.is_empty() && !after_key.is_empty());
     let after_id = marker.map(|marker| {
-        UploadId::parse(marker).map_err(|_| S3Error::invalid_argument("upload-id-marker", marker, "Invalid uploadId marker"))
+        UploadId::parse(marker).map_err(|_| {
+            S3Error::invalid_argument("upload-id-marker", marker, "Invalid uploadId marker")
+        })
     });
     Ok(UploadQuery {
         prefix: text("prefix"),
@@ -111,11 +132,22 @@ mod tests {
 
     #[test]
     fn pages_have_at_most_a_thousand_entries() {
-        for (raw, max) in [("", 1000), ("max-uploads=7", 7), ("max-uploads=5000", 1000), ("max-uploads=0", 0)] {
+        for (raw, max) in [
+            ("", 1000),
+            ("max-uploads=7", 7),
+            ("max-uploads=5000", 1000),
+            ("max-uploads=0", 0),
+        ] {
             assert_eq!(parsed(raw).expect(raw).max, max);
         }
-        assert_eq!(parsed("max-uploads=-1").expect_err("negative").code(), Code::InvalidArgument);
+        assert_eq!(
+            parsed("max-uploads=-1").expect_err("negative").code(),
+            Code::InvalidArgument
+        );
         let other = Query::parse("encoding-type=base64").expect("valid");
-        assert_eq!(encoding(&other).expect_err("unknown").code(), Code::InvalidArgument);
+        assert_eq!(
+            encoding(&other).expect_err("unknown").code(),
+            Code::InvalidArgument
+        );
     }
 }

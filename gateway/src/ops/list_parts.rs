@@ -36,10 +36,17 @@ pub(crate) async fn list_parts(call: &Call, bucket: &Bucket, key: &ObjectKey) ->
     xml.text("Key", key.as_str());
     xml.plain("UploadId", info.id.as_str());
     xml.number("PartNumberMarker", marker as u64);
-    xml.number("NextPartNumberMarker", page.parts.last().map_or(0, |part| u64::from(part.number)));
+    xml.number(
+        "NextPartNumberMarker",
+        page.parts.last().map_or(0, |part| u64::from(part.number)),
+    );
     xml.number("MaxParts", most as u64);
     xml.flag("IsTruncated", page.truncated);
-    owner::write(&mut xml, "Initiator", info.initiator.as_deref().unwrap_or(&owner));
+    owner::write(
+        &mut xml,
+        "Initiator",
+        info.initiator.as_deref().unwrap_or(&owner),
+    );
     owner::write(&mut xml, "Owner", &owner);
     describe(&mut xml, &info);
     write_parts(&mut xml, &page);
@@ -48,7 +55,10 @@ pub(crate) async fn list_parts(call: &Call, bucket: &Bucket, key: &ObjectKey) ->
 
 /// Writes what an upload was created with, here and in ListMultipartUploads.
 pub(super) fn describe(xml: &mut Writer, info: &UploadInfo) {
-    xml.text("StorageClass", info.storage_class.as_deref().unwrap_or("STANDARD"));
+    xml.text(
+        "StorageClass",
+        info.storage_class.as_deref().unwrap_or("STANDARD"),
+    );
     if let Some((algorithm, kind)) = info.checksum {
         xml.plain("ChecksumAlgorithm", checksum::name_of(algorithm));
         xml.plain("ChecksumType", checksum::type_name(kind));
@@ -74,12 +84,20 @@ fn write_parts(xml: &mut Writer, page: &PartPage) {
 /// # Errors
 /// `InvalidArgument`.
 pub(super) fn count(query: &Query, name: &'static str) -> S3Result<Option<usize>> {
-    let Some(text) = query.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let Some(text) = query.get(name).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
     if !text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(S3Error::invalid_argument(name, text, format!("Argument {name} must be an integer between 0 and 2147483647")));
+        return Err(S3Error::invalid_argument(
+            name,
+            text,
+            format!("Argument {name} must be an integer between 0 and 2147483647"),
+        ));
     }
     // A number beyond every list is as good as the greatest.
-    Ok(Some(text.parse().unwrap_or(usize::MAX).min(i32::MAX as usize)))
+    Ok(Some(
+        text.parse().unwrap_or(usize::MAX).min(i32::MAX as usize),
+    ))
 }
 
 #[cfg(test)]
@@ -93,7 +111,10 @@ mod tests {
         assert_eq!(of(""), Ok(None));
         assert_eq!(of("max-parts="), Ok(None));
         assert_eq!(of("max-parts=0"), Ok(Some(0)));
-        assert_eq!(of("max-parts=99999999999999999999999"), Ok(Some(i32::MAX as usize)));
+        assert_eq!(
+            of("max-parts=99999999999999999999999"),
+            Ok(Some(i32::MAX as usize))
+        );
         for raw in ["max-parts=-1", "max-parts=x", "max-parts=1.5"] {
             assert_eq!(of(raw).expect_err(raw).code(), Code::InvalidArgument);
         }

@@ -4,13 +4,16 @@
 //! the choice: that the bucket is there, and that it is the expected owner's. What is recognised and not built
 //! answers 501.
 
+mod abort_multipart_upload;
 mod acl;
 mod answer;
 mod bucket_config;
 mod bucket_tagging;
+mod complete_multipart_upload;
 mod copy_object;
 mod copy_source;
 mod create_bucket;
+mod create_multipart_upload;
 mod delete_bucket;
 mod delete_object;
 mod delete_objects;
@@ -19,7 +22,10 @@ pub(crate) mod get_object;
 mod get_object_attributes;
 mod head_bucket;
 pub(crate) mod head_object;
+mod late;
 mod list_buckets;
+mod list_multipart_uploads;
+mod list_parts;
 mod object_headers;
 mod object_lock;
 mod object_tagging;
@@ -28,6 +34,8 @@ mod owner;
 mod post_object;
 pub(crate) mod put_object;
 mod read_plan;
+mod upload_part;
+mod upload_part_copy;
 mod version;
 
 use bytes::Bytes;
@@ -114,6 +122,9 @@ async fn on_bucket(
             bucket_config::put(call, bucket, config, &document).await
         }
         Operation::DeleteBucketConfig(config) => bucket_config::delete(bucket, config).await,
+        Operation::ListMultipartUploads => {
+            list_multipart_uploads::list_multipart_uploads(call, bucket).await
+        }
         other => Err(S3Error::not_implemented(other.name())),
     }
 }
@@ -148,6 +159,20 @@ async fn on_object(
         | Operation::PutObjectRetention
         | Operation::GetObjectLegalHold
         | Operation::PutObjectLegalHold => object_lock::refuse(call, bucket, key).await,
+        Operation::CreateMultipartUpload => {
+            create_multipart_upload::create_multipart_upload(call, bucket, key).await
+        }
+        Operation::UploadPart => upload_part::upload_part(call, bucket, key, body).await,
+        Operation::UploadPartCopy => {
+            upload_part_copy::upload_part_copy(call, bucket, key).await
+        }
+        Operation::CompleteMultipartUpload => {
+            complete_multipart_upload::complete_multipart_upload(call, bucket, key, body).await
+        }
+        Operation::AbortMultipartUpload => {
+            abort_multipart_upload::abort_multipart_upload(call, bucket, key).await
+        }
+        Operation::ListParts => list_parts::list_parts(call, bucket, key).await,
         other => Err(S3Error::not_implemented(other.name())),
     }
 }

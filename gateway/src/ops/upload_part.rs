@@ -2,7 +2,9 @@
 
 use http::header::ETAG;
 use http::{HeaderValue, Response, StatusCode};
-use twintree_store::{Algorithm, Bucket, ChecksumType, MAX_PART, ObjectKey, PartReceipt, PartStage, Upload, UploadId};
+use twintree_store::{
+    Algorithm, Bucket, ChecksumType, MAX_PART, ObjectKey, PartReceipt, PartStage, Upload, UploadId,
+};
 
 use super::answer;
 use crate::body::{ObjectBody, RequestBody, Sink};
@@ -16,15 +18,26 @@ use crate::route::Query;
 /// # Errors
 /// `InvalidArgument` for the number, `NoSuchUpload`, `InvalidRequest` for another checksum than the upload's, those of
 /// the body, and what the disk says.
-pub(crate) async fn upload_part(call: &Call, bucket: &Bucket, key: &ObjectKey, body: RequestBody) -> S3Result<Reply> {
+pub(crate) async fn upload_part(
+    call: &Call,
+    bucket: &Bucket,
+    key: &ObjectKey,
+    body: RequestBody,
+) -> S3Result<Reply> {
     let number = part_number(&call.query)?;
     let id = upload_id(&call.query)?;
     let mut body = ObjectBody::open(body, &call.parts, call.gateway.settings.max_put)?;
     let (upload, stage) = begin(bucket, key, id, number, &mut body).await?;
-    let sink = Sink { file: stage.file.clone(), offset: stage.offset, remote: stage.remote, guard: None };
+    let sink = Sink {
+        file: stage.file.clone(),
+        offset: stage.offset,
+        remote: stage.remote,
+        guard: None,
+    };
     let received = body.receive(sink).await?;
     let receipt =
-        blocking(move || Ok(upload.commit_part(stage, &received.digests, received.checksum)?)).await?;
+        blocking(move || Ok(upload.commit_part(stage, &received.digests, received.checksum)?))
+            .await?;
     Ok(reply(&receipt))
 }
 
@@ -53,13 +66,20 @@ async fn begin(
 }
 
 /// Refuses a part whose checksum is not the upload's; a composite one cannot do without.
-fn check_algorithm(expected: Option<(Algorithm, ChecksumType)>, sent: Option<Algorithm>) -> S3Result<()> {
+fn check_algorithm(
+    expected: Option<(Algorithm, ChecksumType)>,
+    sent: Option<Algorithm>,
+) -> S3Result<()> {
     let actual = match (expected, sent) {
-        (Some((expected, _)), Some(sent)) if expected != sent => checksum::name_of(sent).to_ascii_lowercase(),
+        (Some((expected, _)), Some(sent)) if expected != sent => {
+            checksum::name_of(sent).to_ascii_lowercase()
+        }
         (Some((_, ChecksumType::Composite)), None) => "null".to_owned(),
         _ => return Ok(()),
     };
-    let expected = expected.map_or_else(String::new, |(expected, _)| checksum::name_of(expected).to_ascii_lowercase());
+    let expected = expected.map_or_else(String::new, |(expected, _)| {
+        checksum::name_of(expected).to_ascii_lowercase()
+    });
     Err(S3Error::invalid_request(format!(
         "Checksum Type mismatch occurred, expected checksum Type: {expected}, actual checksum Type: {actual}"
     )))
@@ -68,7 +88,8 @@ fn check_algorithm(expected: Option<(Algorithm, ChecksumType)>, sent: Option<Alg
 fn reply(receipt: &PartReceipt) -> Reply {
     let mut reply: Response<_> = answer::empty(StatusCode::OK);
     let headers = reply.headers_mut();
-    let etag = HeaderValue::try_from(format!("\"{}\"", receipt.etag)).expect("hex in quotes is a header value");
+    let etag = HeaderValue::try_from(format!("\"{}\"", receipt.etag))
+        .expect("hex in quotes is a header value");
     headers.insert(ETAG, etag);
     if let Some(sum) = &receipt.checksum {
         let value = HeaderValue::try_from(checksum::encode(sum)).expect("base64 is a header value");
@@ -83,14 +104,20 @@ fn reply(receipt: &PartReceipt) -> Reply {
 /// `InvalidArgument` outside 1 to 10,000.
 pub(super) fn part_number(query: &Query) -> S3Result<u16> {
     let text = query.get("partNumber").unwrap_or("");
-    let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    number.filter(|number| (1..=MAX_PART).contains(number)).ok_or_else(|| {
-        S3Error::invalid_argument(
-            "partNumber",
-            text,
-            format!("Part number must be an integer between 1 and {MAX_PART}, inclusive"),
-        )
-    })
+    let number = text
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten();
+    number
+        .filter(|number| (1..=MAX_PART).contains(number))
+        .ok_or_else(|| {
+            S3Error::invalid_argument(
+                "partNumber",
+                text,
+                format!("Part number must be an integer between 1 and {MAX_PART}, inclusive"),
+            )
+        })
 }
 
 /// Reads `uploadId`.
@@ -111,8 +138,21 @@ mod tests {
         let number = |raw: &str| part_number(&Query::parse(raw).expect("valid"));
         assert_eq!(number("partNumber=1"), Ok(1));
         assert_eq!(number("partNumber=10000"), Ok(10_000));
-        for raw in ["", "partNumber", "partNumber=0", "partNumber=10001", "partNumber=-1", "partNumber=%2B1", "partNumber=1.0", "partNumber=65537"] {
-            assert_eq!(number(raw).expect_err(raw).code(), Code::InvalidArgument, "{raw}");
+        for raw in [
+            "",
+            "partNumber",
+            "partNumber=0",
+            "partNumber=10001",
+            "partNumber=-1",
+            "partNumber=%2B1",
+            "partNumber=1.0",
+            "partNumber=65537",
+        ] {
+            assert_eq!(
+                number(raw).expect_err(raw).code(),
+                Code::InvalidArgument,
+                "{raw}"
+            );
         }
     }
 
@@ -136,7 +176,11 @@ mod tests {
             (Some((Crc32, FullObject)), None, true),
             (Some((Crc32, FullObject)), Some(Sha256), false),
         ] {
-            assert_eq!(check_algorithm(expected, sent).is_ok(), allowed, "{expected:?} {sent:?}");
+            assert_eq!(
+                check_algorithm(expected, sent).is_ok(),
+                allowed,
+                "{expected:?} {sent:?}"
+            );
         }
     }
 }

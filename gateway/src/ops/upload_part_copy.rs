@@ -20,7 +20,11 @@ const SOURCE_VERSION: HeaderName = HeaderName::from_static("x-amz-copy-source-ve
 /// # Errors
 /// `InvalidArgument` for number and range, `NoSuchUpload`, those of the source and its conditions, `InvalidRequest`
 /// above the largest part, and what the disk says.
-pub(crate) async fn upload_part_copy(call: &Call, bucket: &Bucket, key: &ObjectKey) -> S3Result<Reply> {
+pub(crate) async fn upload_part_copy(
+    call: &Call,
+    bucket: &Bucket,
+    key: &ObjectKey,
+) -> S3Result<Reply> {
     let number = part_number(&call.query)?;
     let id = upload_id(&call.query)?;
     let source = CopySource::of(&call.parts.headers)?;
@@ -33,7 +37,9 @@ pub(crate) async fn upload_part_copy(call: &Call, bucket: &Bucket, key: &ObjectK
     };
     let mut reply = late::document(call, copy).await?;
     if source.version == Version::Null {
-        reply.headers_mut().insert(SOURCE_VERSION, HeaderValue::from_static("null"));
+        reply
+            .headers_mut()
+            .insert(SOURCE_VERSION, HeaderValue::from_static("null"));
     }
     Ok(reply)
 }

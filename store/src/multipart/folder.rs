@@ -106,7 +106,7 @@ impl Folder {
             .map_err(|e| StoreError::from_io(DOCUMENT, e))?;
         fs::renameat(&folder.dir, UNFINISHED, &folder.dir, DOCUMENT)
             .map_err(|e| system(DOCUMENT, e))?;
-        bucket.settle(&[&folder.json, &folder.parts], &[&folder.dir, uploads])?;
+        bucket.sync_uploads(&[&folder.json, &folder.parts], &[&folder.dir, uploads])?;
         Ok(folder)
     }
 
@@ -369,7 +369,7 @@ impl Folder {
 
     /// Makes slots and head durable.
     pub fn sync_slots(&self) -> Result<()> {
-        self.bucket.settle(&[&self.parts], &[])
+        self.bucket.sync_uploads(&[&self.parts], &[])
     }
 
     /// Opens a part's file (or the assembly) once more; `None`: it is not there.

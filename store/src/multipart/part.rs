@@ -190,7 +190,7 @@ impl Upload {
             checksum: self.part_checksum(digests, checksum)?,
             modified: Timestamp::now(),
             boot: self.folder.bucket().boot_id(),
-            unsynced: !self.folder.bucket().settles(),
+            unsynced: !self.folder.bucket().syncs_uploads(),
         };
         let number = stage.number;
         let slot = match &stage.place {
@@ -218,7 +218,7 @@ impl Upload {
     }
 
     fn commit_in_place(&self, stage: PartStage, slot: Slot) -> Result<Slot> {
-        self.folder.bucket().settle(&[&stage.file], &[])?;
+        self.folder.bucket().sync_uploads(&[&stage.file], &[])?;
         let replaced = self.switch(stage.number, &slot)?;
         if let Place::Assembly { stride } = stage.place {
             // Nobody writes any more: a Complete that comes now finds the assembly quiet.
@@ -247,7 +247,7 @@ impl Upload {
         let stored = self
             .folder
             .bucket()
-            .settle(&[&stage.file], &[&self.folder.dir])
+            .sync_uploads(&[&stage.file], &[&self.folder.dir])
             .and_then(|()| self.switch(stage.number, &slot));
         match stored {
             Ok(replaced) => self.finish(replaced)?,
