@@ -125,6 +125,7 @@ impl Answer {
         let body = match body {
             ReplyBody::Empty => Bytes::new(),
             ReplyBody::Bytes(bytes) => bytes,
+            ReplyBody::Stream(_) => panic!("an answer of unknown length"),
             ReplyBody::File(file) => {
                 let mut bytes = vec![0; usize::try_from(file.len).expect("a small test file")];
                 file.file
