@@ -61,15 +61,6 @@ impl Derivation {
     /// The hash is one block of MD5: it need not resist an adversary (who could simply set another
     /// content), only mix 264 bits into 128.
     pub(crate) fn etag(&self) -> ETag {
-        self.hash(None)
-    }
-
-    /// The ETag of a file that somebody is rewriting: no two opens share it.
-    pub(crate) fn volatile_etag(&self, open: u64) -> ETag {
-        self.hash(Some(open))
-    }
-
-    fn hash(&self, salt: Option<u64>) -> ETag {
         let mut hash = Md5::new();
         hash.update([1]); // the format byte
         for field in [
@@ -79,9 +70,6 @@ impl Derivation {
             self.changed.0 as u64,
         ] {
             hash.update(field.to_le_bytes());
-        }
-        if let Some(salt) = salt {
-            hash.update(salt.to_le_bytes());
         }
         let hash = u128::from_be_bytes(hash.finalize().into());
         ETag::Derived((hash >> 64) as u64, hash as u64)
@@ -129,8 +117,6 @@ mod tests {
         for other in others {
             assert_ne!(base.etag(), other.etag());
         }
-        assert_ne!(base.volatile_etag(1), base.volatile_etag(2));
-        assert_ne!(base.volatile_etag(0), base.etag());
     }
 
     #[test]

@@ -16,7 +16,6 @@ use crate::{Algorithm, Checksum, ChecksumType, ETag, ObjectChecksum, PartInfo, T
 pub(crate) use describe::{
     Examined, describe, describe_directory, describe_locked, examine, judge, settle,
 };
-pub(crate) use memory::Memory;
 pub(crate) use stamp::{FileState, Judge, Stamp, Verdict};
 
 /// The xattr of the content half.

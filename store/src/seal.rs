@@ -1,7 +1,6 @@
-//! The sealer: verifies files whose record cannot be judged, by reading them, in the background.
+//! What waits for the sealer, and how content is compared with its record.
 //!
-//! Whoever meets an unverified file queues it here. Only the sealer writes: it re-stamps a record
-//! whose content is still what it says, and takes the content half of one whose content is not.
+//! Whoever meets an unverified file queues it here; `sealer.rs` works the queue off.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
@@ -11,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use parking_lot::{Condvar, Mutex};
 
 use crate::record::Record;
-use crate::{BucketName, Digester, ETag, Result, StoreError};
+use crate::{BucketName, Result, StoreError};
 
 /// Files that wait at most; more are met again when somebody asks for them.
 const QUEUE_MAX: usize = 65_536;
@@ -59,8 +58,7 @@ impl Queue {
     }
 }
 
-/// Is the content of an open file what its record says? By CRC64NVME; by MD5 where the record's ETag
-/// is one and the CRC says nothing.
+/// Is the content of an open file what its record says? By CRC64NVME, which every record has.
 ///
 /// # Errors
 /// What reading says.

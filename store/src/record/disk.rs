@@ -49,12 +49,6 @@ pub(crate) fn read(file: impl AsFd, tree: &Tree) -> Result<Raw> {
     }
 }
 
-/// Reads the record of an open file into `buffer` without an allocation, where it is one of the
-/// usual size; returns its length. `None`: it is not there, is larger, or lies elsewhere: [`read`].
-pub(crate) fn read_small(file: impl AsFd, buffer: &mut [u8]) -> Option<usize> {
-    fs::fgetxattr(file, RECORD_XATTR, buffer).ok()
-}
-
 /// Reads the meta JSON of an open file whose record is `record`.
 ///
 /// # Errors
@@ -105,7 +99,9 @@ pub(crate) fn write(
     record.drop_field(kind::META_OVERFLOW);
     match set_meta(&file, meta) {
         Ok(()) => {}
-        Err(e) if is_unsupported(e) => return write_beside(inode(&file)?, &record, meta, tree),
+        Err(e) if lacks_xattrs(&file, e) => {
+            return write_beside(inode(&file)?, &record, meta, tree);
+        }
         Err(e) if is_too_large(e) => {
             let json = meta.expect("only setting a value can fail for its size");
             record.set_field(kind::META_OVERFLOW, write_hashed(json, tree)?);
@@ -130,7 +126,7 @@ pub(crate) fn write_meta(
 ) -> Result<()> {
     match (set_meta(&file, meta), record) {
         (Ok(()), _) => Ok(()),
-        (Err(e), Some(record)) if is_too_large(e) || is_unsupported(e) => {
+        (Err(e), Some(record)) if is_too_large(e) || lacks_xattrs(&file, e) => {
             write(file, record, meta, tree).map(|_| ())
         }
         (Err(e), _) => Err(system("a record's meta half", e)),
@@ -145,7 +141,7 @@ pub(crate) fn write_record(file: impl AsFd, record: &Record, tree: &Tree) -> Res
     let whole = record.encode();
     match set_xattr(&file, RECORD_XATTR, &whole) {
         Ok(()) => return Ok(whole),
-        Err(e) if is_unsupported(e) => {
+        Err(e) if lacks_xattrs(&file, e) => {
             let inode = inode(&file)?;
             let meta = read_beside(inode, tree)?.meta_beside;
             return write_beside(inode, record, meta.as_deref(), tree);
@@ -165,9 +161,35 @@ pub(crate) fn write_record(file: impl AsFd, record: &Record, tree: &Tree) -> Res
     Ok(bytes)
 }
 
+/// Takes the record of a file away; the meta half stays where it has a place of its own.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn remove_record(file: impl AsFd, tree: &Tree) -> Result<()> {
+    match fs::fremovexattr(&file, RECORD_XATTR) {
+        Ok(()) | Err(Errno::NODATA) => Ok(()),
+        Err(e) if lacks_xattrs(&file, e) => {
+            let Some(dir) = tree.reserved("records/i", false)? else {
+                return Ok(());
+            };
+            match fs::unlinkat(&dir, inode(&file)?.to_string(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(e) => Err(system("records", e)),
+            }
+        }
+        Err(e) => Err(system("a record", e)),
+    }
+}
+
 /// Does the filesystem (or this file) take no user xattrs?
 pub(crate) fn is_unsupported(e: Errno) -> bool {
     matches!(e, Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM)
+}
+
+/// Did setting one fail because there are none here? A file that we merely may not write still has
+/// those that it has, and a record elsewhere would never be read.
+fn lacks_xattrs(file: &impl AsFd, e: Errno) -> bool {
+    is_unsupported(e) && get_xattr(file, RECORD_XATTR).is_err_and(is_unsupported)
 }
 
 /// Has the filesystem no room for a value of this size? ext4 says ENOSPC for it as for a full disk:
