@@ -81,9 +81,10 @@ impl Store {
             Err(e) => return tracing::warn!("nothing is swept: {e}"),
         };
         for info in buckets {
-            let swept = self
-                .bucket(&info.name)
-                .and_then(|bucket| bucket.sweep_temporary(ages.stage));
+            let swept = self.bucket(&info.name).and_then(|bucket| {
+                bucket.sweep_temporary(ages.stage)?;
+                bucket.sweep_uploads(ages.uploads)
+            });
             if let Err(e) = swept {
                 tracing::warn!(bucket = info.name.as_str(), "not swept: {e}");
             }

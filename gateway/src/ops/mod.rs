@@ -163,9 +163,7 @@ async fn on_object(
             create_multipart_upload::create_multipart_upload(call, bucket, key).await
         }
         Operation::UploadPart => upload_part::upload_part(call, bucket, key, body).await,
-        Operation::UploadPartCopy => {
-            upload_part_copy::upload_part_copy(call, bucket, key).await
-        }
+        Operation::UploadPartCopy => upload_part_copy::upload_part_copy(call, bucket, key).await,
         Operation::CompleteMultipartUpload => {
             complete_multipart_upload::complete_multipart_upload(call, bucket, key, body).await
         }
