@@ -183,6 +183,8 @@ async fn document(call: &Call, body: RequestBody, limit: usize) -> S3Result<Byte
 #[cfg(test)]
 mod bucket_tests;
 #[cfg(test)]
+mod object_tests;
+#[cfg(test)]
 mod put_tests;
 #[cfg(test)]
 mod read_tests;
