@@ -3,10 +3,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use twintree_store::{Bucket, CopyRequest, ObjectKey, Published};
 
-use super::answer;
 use super::copy_source::CopySource;
+use super::late;
 use super::version::Version;
-use crate::call::{Call, Reply, blocking};
+use crate::call::{Call, Reply};
 use crate::conditional::write_conditions;
 use crate::error::{S3Error, S3Result};
 use crate::xml::Writer;
@@ -40,8 +40,11 @@ pub(crate) async fn copy_object(call: &Call, bucket: &Bucket, key: &ObjectKey) -
     }
     let object = source.open(call).await?;
     let (bucket, key) = (bucket.clone(), key.clone());
-    let copied = blocking(move || Ok(bucket.copy(&object, &key, request)?)).await?;
-    let mut reply = answer::document(result(&copied));
+    // Without reflinks a large file takes long, and proxies do not wait in silence.
+    let mut reply = late::document(call, move || {
+        Ok(result(&bucket.copy(&object, &key, request)?))
+    })
+    .await?;
     if source.version == Version::Null {
         reply
             .headers_mut()
