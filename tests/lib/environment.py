@@ -16,6 +16,7 @@ WANTED = [
     ("setfacl", "acl", "the tests of ACLs"),
     ("rsync", "rsync", "the tests of rsync -aX"),
     ("nginx", "nginx-light", "the test behind a proxy"),
+    ("strace", "strace", "the tests of durability"),
     ("go", "golang, 1.26 or newer", "minio-go and the Go SDK"),
 ]
 
