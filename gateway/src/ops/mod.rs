@@ -25,7 +25,11 @@ pub(crate) mod head_object;
 mod late;
 mod list_buckets;
 mod list_multipart_uploads;
+mod list_object_versions;
+mod list_objects;
+mod list_objects_v2;
 mod list_parts;
+mod listing;
 mod object_headers;
 mod object_lock;
 mod object_tagging;
@@ -111,6 +115,11 @@ async fn on_bucket(
         Operation::GetBucketLocation => {
             get_bucket_location::get_bucket_location(call, bucket).await
         }
+        Operation::ListObjects => list_objects::list_objects(call, bucket).await,
+        Operation::ListObjectsV2 => list_objects_v2::list_objects_v2(call, bucket).await,
+        Operation::ListObjectVersions => {
+            list_object_versions::list_object_versions(call, bucket).await
+        }
         Operation::DeleteObjects => {
             let document = document(call, body, MAX_DOCUMENT).await?;
             delete_objects::delete_objects(bucket, &document).await
@@ -182,6 +191,8 @@ async fn document(call: &Call, body: RequestBody, limit: usize) -> S3Result<Byte
 
 #[cfg(test)]
 mod bucket_tests;
+#[cfg(test)]
+mod list_tests;
 #[cfg(test)]
 mod object_tests;
 #[cfg(test)]
