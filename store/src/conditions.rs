@@ -1,7 +1,7 @@
 //! Conditions of a write, tested against the object as it is now, under its key's lock.
 
 use crate::open::Found;
-use crate::record::{self, Verdict};
+use crate::record;
 use crate::{Access, Bucket, ETagList, ObjectInfo, ObjectKey, Result, StoreError, WriteConditions};
 
 impl WriteConditions {
@@ -91,11 +91,8 @@ impl Bucket {
         let named = info
             .recorded
             .is_some_and(|recorded| conditions.name(&recorded.to_string()));
-        if named
-            && matches!(examined.verdict, Verdict::Unverified(_))
-            && record::settle(self, file, &examined)?
-        {
-            return Ok(record::describe_locked(self, file, key.as_str())?.1);
+        if named && let Some(settled) = record::settle(self, file, &examined)? {
+            return record::inform(self, file, key.as_str(), settled, Access::Blocking);
         }
         Ok(info)
     }

@@ -24,6 +24,7 @@ pub mod multipart;
 pub mod name;
 pub mod object;
 mod open;
+mod orphans;
 pub mod path;
 mod place;
 pub mod probe;

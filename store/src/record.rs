@@ -14,7 +14,7 @@ pub(crate) mod stamp;
 use crate::{Algorithm, Checksum, ChecksumType, ETag, ObjectChecksum, PartInfo, Timestamp};
 
 pub(crate) use describe::{
-    Examined, describe, describe_directory, describe_locked, examine, judge, settle,
+    Examined, describe, describe_directory, describe_locked, examine, inform, judge, settle,
 };
 pub(crate) use stamp::{FileState, Judge, Stamp, Verdict};
 

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::open::Found;
+use crate::record::stamp::is_too_young;
 use crate::record::{self, FileState, Record, Verdict, disk};
 use crate::{
     Access, Bucket, BucketName, Meta, ObjectKey, Result, Store, StoreError, Timestamp, content_type,
@@ -134,6 +135,9 @@ fn settle(
     let Verdict::Unverified(Some(old)) = examined.verdict else {
         return Ok(Outcome::Settled);
     };
+    if is_too_young(&examined.state, old.stamp) {
+        return Ok(Outcome::Busy); // time alone may settle it
+    }
     // Linux: a store through a mapping changes no time until its page is written back.
     rustix::fs::fdatasync(&file).map_err(|e| crate::root::system(key.as_str(), e))?;
     let Some(lease) = Lease::take(&bucket, &file)? else {

@@ -1,8 +1,7 @@
 //! Upkeep: one thread that brings relaxed writes to disk, and takes away what crashes left behind: staged
 //! files, half-written settings and abandoned uploads. It removes only what lies in `.twintree/`, only what
-//! is old, and nothing that somebody has locked. It makes nothing.
-//!
-//! Content-addressed records are not swept yet: an orphan costs a few kilobytes, a lost one costs metadata.
+//! is old, and nothing that somebody has locked. It makes nothing. Records that no file names are
+//! `orphans.rs`'s.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -83,7 +82,8 @@ impl Store {
         for info in buckets {
             let swept = self.bucket(&info.name).and_then(|bucket| {
                 bucket.sweep_temporary(ages.stage)?;
-                bucket.sweep_uploads(ages.uploads)
+                bucket.sweep_uploads(ages.uploads)?;
+                bucket.sweep_records(ages.stage)
             });
             if let Err(e) = swept {
                 tracing::warn!(bucket = info.name.as_str(), "not swept: {e}");

@@ -126,27 +126,36 @@ pub(crate) fn judge(bucket: &Bucket, state: &FileState, bytes: Option<&[u8]>) ->
     bucket.store.judge.judge(state, bytes, synced)
 }
 
-/// Verifies an unverified file by reading it: is its content what the record says? Where it is, this
-/// process remembers so, and the record is valid here from now on; nothing is written.
+/// Verifies an unverified file by reading it: is its content what the record says? Where it is, the
+/// record is valid now, and this process remembers so; nothing is written. `None`: it is not.
 ///
 /// # Errors
 /// What reading says.
-pub(crate) fn settle(bucket: &Bucket, file: impl AsFd, examined: &Examined) -> Result<bool> {
+pub(crate) fn settle(
+    bucket: &Bucket,
+    file: impl AsFd,
+    examined: &Examined,
+) -> Result<Option<Examined>> {
     let (Verdict::Unverified(Some(record)), Some(bytes)) = (&examined.verdict, &examined.bytes)
     else {
-        return Ok(matches!(examined.verdict, Verdict::Valid(_)));
+        return Ok(None);
     };
-    if !crate::seal::content_matches(&file, record)? {
-        return Ok(false);
-    }
-    if FileState::look(&file)? != examined.state {
-        return Ok(false);
+    if !crate::seal::content_matches(&file, record)? || FileState::look(&file)? != examined.state {
+        return Ok(None);
     }
     bucket.store.judge.memory.remember(&examined.state, bytes);
-    Ok(true)
+    // Not judged again: a coarse clock would still ask for age, and the bytes were just seen.
+    Ok(Some(Examined {
+        verdict: Verdict::Valid(record.clone()),
+        ..examined.clone()
+    }))
 }
 
-fn inform(
+/// What an examined file is to a reader.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn inform(
     bucket: &Bucket,
     file: impl AsFd,
     key: &str,
@@ -254,9 +263,8 @@ impl Bucket {
             return Ok(object); // what was described is gone: the caller's check of the file finds it
         }
         let examined = examine(self, &file, state)?;
-        if settle(self, &file, &examined)? {
-            let again = examine(self, &file, FileState::look(&file)?)?;
-            object.info = inform(self, &file, key.as_str(), again, Access::Blocking)?;
+        if let Some(settled) = settle(self, &file, &examined)? {
+            object.info = inform(self, &file, key.as_str(), settled, Access::Blocking)?;
         }
         Ok(object)
     }

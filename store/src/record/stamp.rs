@@ -170,7 +170,7 @@ impl Judge {
         if self.mtime_only {
             return Verdict::Valid(record);
         }
-        if is_coarse(state, stamp) && !has_age(state, Timestamp::now()) {
+        if is_too_young(state, stamp) {
             return Verdict::Unverified(Some(record));
         }
         match self.memory.recall(state, bytes) {
@@ -197,6 +197,11 @@ impl Judge {
             None => false,
         }
     }
+}
+
+/// On a coarse clock: could another write still hide within the tick of the last one?
+pub(crate) fn is_too_young(state: &FileState, stamp: Stamp) -> bool {
+    is_coarse(state, stamp) && !has_age(state, Timestamp::now())
 }
 
 /// The clock's granularity need not be probed: the seal is a ctime that the filesystem showed, and
