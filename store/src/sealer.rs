@@ -474,13 +474,13 @@ mod tests {
         std::thread::scope(|scope| {
             for gateway in [&place, &other] {
                 scope.spawn(move || {
-                    for n in 0..300 {
+                    for n in 0..1000 {
                         let tags = vec![("n".to_owned(), n.to_string())];
                         gateway.bucket().set_tags(&key(), tags).expect("tagged");
                     }
                 });
                 scope.spawn(move || {
-                    for _ in 0..300 {
+                    for _ in 0..1000 {
                         assert_eq!(gateway.etag(), etag);
                         // Settled or busy: either is right while the other gateway tags.
                         settle(&gateway.store, &name(), "f", &AtomicBool::new(false))

@@ -258,6 +258,23 @@ fn chmod_hides_the_etag_and_a_condition_that_names_it_verifies_the_content() {
 }
 
 #[test]
+fn chmod_after_a_first_read_shows_to_a_process_that_did_not_write_the_object() {
+    let tree = Tree::new();
+    let etag = tree.put("f", b"body").etag;
+    let other = tree.restarted();
+    let seen = || {
+        other
+            .open(&key("f"), Access::Blocking)
+            .expect("there")
+            .info
+            .etag
+    };
+    assert_eq!(seen(), etag);
+    fs::set_permissions(tree.path("f"), fs::Permissions::from_mode(0o600)).expect("chmod");
+    assert!(matches!(seen(), ETag::Derived(..)));
+}
+
+#[test]
 fn conditions_under_racing_threads_have_one_winner() {
     let tree = Tree::new();
     for round in 0..20 {

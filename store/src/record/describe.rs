@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::Stat;
 
+use super::memory::Recall;
 use super::{FileState, Record, Verdict, disk, kind};
 use crate::{
     Access, Bucket, Checksum, ChecksumType, Digester, ETag, Meta, Object, ObjectChecksum,
@@ -104,12 +105,15 @@ pub(crate) fn describe_directory(
 /// # Errors
 /// What the disk says.
 pub(crate) fn examine(bucket: &Bucket, file: impl AsFd, state: FileState) -> Result<Examined> {
-    let raw = disk::read(file, &bucket.tree)?;
+    let raw = disk::read(&file, &bucket.tree)?;
     let mut verdict = judge(bucket, &state, raw.record.as_deref());
     let mut meta_beside = raw.meta_beside;
     // A stale record under an inode's number may speak of a file that is long gone: all of it.
     if raw.by_inode && matches!(verdict, Verdict::Stale(_)) {
         (verdict, meta_beside) = (Verdict::None, None);
+    }
+    if let (Verdict::Valid(_), Some(bytes)) = (&verdict, &raw.record) {
+        remember(bucket, file, &state, bytes)?;
     }
     Ok(Examined {
         state,
@@ -117,6 +121,17 @@ pub(crate) fn examine(bucket: &Bucket, file: impl AsFd, state: FileState) -> Res
         bytes: raw.record,
         meta_beside,
     })
+}
+
+/// From now on this process knows the ctime of a record that it found valid by the window, so that a
+/// later chmod shows. Only if the file still has it: a re-stamp between the fstat and the reading of
+/// the record would give a pair that never was.
+fn remember(bucket: &Bucket, file: impl AsFd, state: &FileState, bytes: &[u8]) -> Result<()> {
+    let memory = &bucket.store.judge.memory;
+    if memory.recall(state, bytes) == Recall::Nothing && FileState::look(file)? == *state {
+        memory.remember(state, bytes);
+    }
+    Ok(())
 }
 
 /// Judges a record that the caller has read. A listing that reads by name opens the file, and asks

@@ -176,11 +176,7 @@ impl Judge {
         match self.memory.recall(state, bytes) {
             Recall::Same => Verdict::Valid(record),
             Recall::Moved => Verdict::Unverified(Some(record)),
-            Recall::Nothing if in_window(state, stamp) => {
-                // From now on this process knows the ctime, and a later chmod shows.
-                self.memory.remember(state, bytes);
-                Verdict::Valid(record)
-            }
+            Recall::Nothing if in_window(state, stamp) => Verdict::Valid(record),
             Recall::Nothing => Verdict::Unverified(Some(record)),
         }
     }
@@ -323,19 +319,6 @@ mod tests {
         );
         assert_eq!(
             judge(&judge_, &state(S + 2), &made),
-            Verdict::Unverified(Some(made))
-        );
-    }
-
-    #[test]
-    fn chmod_after_a_first_read_is_unverified_even_inside_the_window() {
-        let (judge_, made) = (Judge::new(false), record(S + 1));
-        assert_eq!(
-            judge(&judge_, &state(S + 2), &made),
-            Verdict::Valid(made.clone())
-        );
-        assert_eq!(
-            judge(&judge_, &state(S + 3), &made),
             Verdict::Unverified(Some(made))
         );
     }
