@@ -1,0 +1,120 @@
+"""The cheap clients: the compiled load client, plain commands, and one signed request at a time."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import struct
+import subprocess
+import time
+
+from lib import wire
+
+RUN_SECONDS = 180
+"""No measurement takes longer: a hang becomes a failure."""
+
+
+@dataclasses.dataclass
+class Sample:
+    """One measurement: CPU of the server and wall, in seconds, for so much work."""
+
+    cpu: float
+    wall: float
+    work: float
+
+
+@dataclasses.dataclass
+class Request:
+    """One line of a plan: the head as sent, and what to send and expect (offsets into the body file)."""
+
+    head: bytes
+    send: tuple = (0, 0)
+    length: int = -1
+    want: int = -1
+    bodiless: bool = False
+
+    def packed(self):
+        """As bench/client/src/plan.rs reads it."""
+        return struct.pack("<IIqqqq", len(self.head), int(self.bodiless), *self.send, self.length, self.want) + self.head
+
+
+class Client:
+    """Runs the load client; `bodies` is the file that requests send from and answers are compared with."""
+
+    def __init__(self, binary, folder, bodies):
+        self.binary, self.folder, self.bodies = str(binary), folder, bodies
+
+    def _run(self, words):
+        done = subprocess.run([self.binary, *(str(word) for word in words)], capture_output=True, text=True, timeout=RUN_SECONDS)
+        if done.returncode != 0:
+            raise SystemExit(f"a wrong answer: {done.stderr.strip()}")
+        return json.loads(done.stdout)
+
+    def load(self, server, requests, *, connections=1, count=None, status=200, copy=False):
+        """Replays the requests, `count` in all, and gives (answer of the client, CPU seconds of the server)."""
+        plan = self.folder / "plan"
+        plan.write_bytes(b"".join(request.packed() for request in requests))
+        words = ["load", "--address", server.address, "--connections", connections, "--requests", count or len(requests),
+                 "--status", status, "--plan", plan]
+        if any(request.want >= 0 for request in requests):
+            words += ["--want", self.bodies]
+        if any(request.send[1] for request in requests):
+            words += ["--send", self.bodies]
+        if copy:
+            words += ["--copy", 1]
+        before = server.cpu()
+        said = self._run(words)
+        return said, server.cpu() - before
+
+    def raw(self, folder, files, threads, size, sync):
+        """Makes files by plain system calls; gives wall and our own CPU."""
+        words = ["raw", "--dir", folder, "--files", files, "--threads", threads, "--bytes", size, *(["--sync", 1] if sync else [])]
+        return command([self.binary, *(str(word) for word in words)])
+
+
+def command(words):
+    """Runs a command; gives its CPU and wall seconds."""
+    started = time.monotonic()
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.monotonic() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{words}: ended with {process.returncode}")
+    return usage.ru_utime + usage.ru_stime, wall
+
+
+class Asker:
+    """One connection that asks one thing at a time and times it."""
+
+    def __init__(self, server):
+        self.server = server
+        self.connection = wire.Connection(None, url=f"http://{server.address}", seconds=120)
+
+    def ask(self, method, target, body=b"", status=200):
+        """Asks; gives the answer and the wall seconds from sending to the last byte."""
+        headers = {"content-length": len(body)} if method in ("PUT", "POST") else {}
+        head = self.server.head(method, target, headers)
+        started = time.monotonic()
+        self.connection.socket.sendall(head + body)
+        answer = self.connection.answer(method)
+        wall = time.monotonic() - started
+        if answer.status != status:
+            raise SystemExit(f"{self.server.label}: {method} {target}: {answer}")
+        return answer, wall
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.connection.close()
+
+
+def write_bodies(path, size):
+    """Seeded random bytes that requests send and answers are compared with."""
+    source = random.Random(20)
+    with open(path, "wb") as file:
+        for _ in range(size >> 20):
+            file.write(source.randbytes(1 << 20))
+    return pathlib.Path(path)

@@ -1,0 +1,104 @@
+"""Where the measuring happens: a filesystem with a journal, and the machine's description.
+
+An ext4 without a journal answers fsync without having done anything and searches its recently deleted inodes
+at every create, so numbers from it say little. As root we therefore make an ext4 of our own in a file.
+"""
+
+import contextlib
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import tempfile
+
+IMAGE_BYTES = 24 << 30
+"""Sparse: only what is written takes room, about 5 GiB."""
+
+
+@contextlib.contextmanager
+def working(parent, loop):
+    """A folder for everything, gone afterwards; with `loop`, on a fresh ext4 in a file where that is possible."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="twintree-bench-", dir=parent))
+    try:
+        if loop and os.geteuid() == 0 and shutil.which("mkfs.ext4") and _make_image(folder):
+            mount = folder / "mount"
+            try:
+                yield mount
+            finally:
+                subprocess.run(["umount", str(mount)], check=False) # check below: nothing may be deleted through it
+                if os.path.ismount(mount):
+                    subprocess.run(["umount", "-l", str(mount)], check=True)
+        else:
+            (folder / "mount").mkdir(exist_ok=True)
+            yield folder / "mount"
+    finally:
+        shutil.rmtree(folder)
+
+
+def _make_image(folder):
+    image, mount = folder / "image", folder / "mount"
+    with open(image, "wb") as file:
+        file.truncate(IMAGE_BYTES)
+    mount.mkdir()
+    made = subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)], capture_output=True, text=True)
+    if made.returncode == 0:
+        made = subprocess.run(["mount", "-o", "loop,nodiscard", str(image), str(mount)], capture_output=True, text=True)
+    if made.returncode == 0:
+        return True
+    print(f"no filesystem of our own ({made.stderr.strip()}): measuring on {folder}", flush=True)
+    image.unlink()
+    return False
+
+
+def flush(folder):
+    """Writes back what earlier cases left dirty on the filesystem of `folder`."""
+    subprocess.run(["sync", "-f", str(folder)], check=True)
+
+
+def filesystem(folder):
+    """One sentence about the filesystem below `folder`."""
+    best = ("", "", "")
+    for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
+        device, mount, kind, options = line.split()[:4]
+        inside = os.path.realpath(folder) == mount or os.path.realpath(folder).startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best[0]):
+            best = (mount, kind, options, device)
+    mount, kind, options, device = best
+    name = os.path.basename(device)
+    journal = ""
+    if kind == "ext4":
+        journals = os.listdir("/proc/fs/jbd2") if os.path.isdir("/proc/fs/jbd2") else []
+        journal = ", with a journal" if any(entry.rsplit("-", 1)[0] == name for entry in journals) else ", WITHOUT a journal: its fsync means little"
+    where = " in a file (loop device)" if name.startswith("loop") else ""
+    return f"{kind}{where}{journal}; {options}"
+
+
+def _first(command):
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        return (lines.stdout + lines.stderr).strip().splitlines()[0]
+    except (OSError, IndexError, subprocess.TimeoutExpired):
+        return "not there"
+
+
+def machine(folder, root):
+    """The machine's description, as rows of (what, value)."""
+    cpu = {}
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        cpu.setdefault(name.strip(), value.strip())
+    flags = cpu.get("flags", "").split()
+    known = [flag for flag in ("sha_ni", "avx2", "avx512f", "avx512vl") if flag in flags]
+    model = f"{cpu.get('model name', platform.machine())} (family {cpu.get('cpu family')}, model {cpu.get('model')}), {', '.join(known) or 'no SIMD that matters'}"
+    memory = int(pathlib.Path("/proc/meminfo").read_text().split()[1]) >> 20
+    commit = _first(["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"])
+    return [
+        ("processor", model + (", virtual" if "hypervisor" in flags else "")),
+        ("cores", str(os.cpu_count())),
+        ("memory", f"{memory} GiB"),
+        ("kernel", f"Linux {platform.release()}"),
+        ("filesystem", filesystem(folder)),
+        ("network", "loopback"),
+        ("twintree", f"commit {commit}, {_first(['rustc', '--version'])}, release build, --log warn"),
+    ]
