@@ -48,7 +48,7 @@ class Client:
     def _run(self, words):
         done = subprocess.run([self.binary, *(str(word) for word in words)], capture_output=True, text=True, timeout=RUN_SECONDS)
         if done.returncode != 0:
-            raise SystemExit(f"a wrong answer: {done.stderr.strip()}")
+            raise SystemExit(f"{words[:9]}: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
     def load(self, server, requests, *, connections=1, count=None, status=200, copy=False):

@@ -6,12 +6,11 @@ import pathlib
 import signal
 import socket
 import subprocess
-import sys
 import time
 
+from lib import server, wire
+
 BENCH = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(BENCH.parent / "tests"))
-from lib import server, wire  # noqa: E402  (tests/lib, of the standard library alone)
 
 START_SECONDS = 20
 TICKS = os.sysconf("SC_CLK_TCK")
