@@ -72,7 +72,7 @@ pub fn encode_object(checksum: &ObjectChecksum, parts: Option<u16>) -> String {
 /// Reads a value in base64; `None` where it is not of the algorithm's length.
 pub fn decode(algorithm: Algorithm, text: &str) -> Option<Checksum> {
     let value = STANDARD.decode(text).ok()?;
-    (value.len() == algorithm.len()).then_some(Checksum { algorithm, value })
+    (value.len() == algorithm.value_len()).then_some(Checksum { algorithm, value })
 }
 
 /// Reads the name of an algorithm in any case, as values and XML elements hold it.

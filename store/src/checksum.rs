@@ -30,7 +30,7 @@ impl Algorithm {
     ];
 
     /// The length of a value in bytes.
-    pub fn len(self) -> usize {
+    pub fn value_len(self) -> usize {
         match self {
             Self::Crc32 | Self::Crc32c => 4,
             Self::Crc64Nvme => 8,
@@ -211,7 +211,7 @@ impl Checksum {
 
     /// The CRC as a number; `None` for a hash, and where the length is wrong.
     fn as_crc(&self) -> Option<u64> {
-        if !self.algorithm.is_crc() || self.value.len() != self.algorithm.len() {
+        if !self.algorithm.is_crc() || self.value.len() != self.algorithm.value_len() {
             return None;
         }
         Some(
@@ -240,7 +240,7 @@ pub fn combine_crcs(algorithm: Algorithm, pieces: &[(Checksum, u64)]) -> Option<
 }
 
 fn crc_bytes(algorithm: Algorithm, crc: u64) -> Vec<u8> {
-    crc.to_be_bytes()[8 - algorithm.len()..].to_vec()
+    crc.to_be_bytes()[8 - algorithm.value_len()..].to_vec()
 }
 
 #[cfg(test)]

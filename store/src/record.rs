@@ -309,7 +309,7 @@ pub(crate) fn decode_fields(mut bytes: &[u8]) -> Result<Vec<Field>, Unreadable> 
 fn decode_checksum(value: &[u8]) -> Option<ObjectChecksum> {
     let ([algorithm, composite], value) = value.split_first_chunk::<2>()?;
     let algorithm = Algorithm::from_code(*algorithm)?;
-    if value.len() != algorithm.len() {
+    if value.len() != algorithm.value_len() {
         return None;
     }
     let checksum = Checksum {
@@ -465,7 +465,7 @@ mod tests {
                     .to_be_bytes()
                     .into_iter()
                     .cycle()
-                    .take(algorithm.len())
+                    .take(algorithm.value_len())
                     .collect();
                 let kept = ObjectChecksum {
                     checksum: Checksum { algorithm, value },

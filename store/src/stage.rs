@@ -159,15 +159,6 @@ impl Stage {
         }
     }
 
-    /// A file of ours that has no name.
-    pub(crate) fn of_unnamed(file: Arc<File>, remote: bool) -> Self {
-        Self {
-            file,
-            remote,
-            name: None,
-        }
-    }
-
     /// Gives it a name of ours, outside the users' names; [`Stage::of_named`] publishes it from there.
     ///
     /// # Errors

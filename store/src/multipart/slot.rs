@@ -166,7 +166,7 @@ impl Slot {
             kind => match Algorithm::from_code(kind) {
                 Some(algorithm) => Some(Checksum {
                     algorithm,
-                    value: bytes[48..48 + algorithm.len()].to_vec(),
+                    value: bytes[48..48 + algorithm.value_len()].to_vec(),
                 }),
                 None => return Decoded::Damaged,
             },

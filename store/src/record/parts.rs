@@ -60,7 +60,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<PartInfo>> {
     if *algorithm != 0 {
         let algorithm = Algorithm::from_code(*algorithm)?;
         for part in &mut parts {
-            let (value, after) = rest.split_at_checked(algorithm.len())?;
+            let (value, after) = rest.split_at_checked(algorithm.value_len())?;
             rest = after;
             part.checksum = Some(Checksum {
                 algorithm,
@@ -76,7 +76,7 @@ fn common_algorithm(parts: &[PartInfo]) -> Option<Algorithm> {
     let fits = |part: &PartInfo| {
         part.checksum
             .as_ref()
-            .is_some_and(|c| c.algorithm == algorithm && c.value.len() == algorithm.len())
+            .is_some_and(|c| c.algorithm == algorithm && c.value.len() == algorithm.value_len())
     };
     parts.iter().all(fits).then_some(algorithm)
 }
