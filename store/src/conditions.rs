@@ -79,6 +79,23 @@ impl Bucket {
         conditions.test(&info)
     }
 
+    /// Reads an unverified file whose recorded ETag a condition names, before the key's lock is taken:
+    /// under it, what was found then costs no reading. What cannot be found out now is found out there.
+    pub(crate) fn verify_ahead(&self, key: &ObjectKey, conditions: &WriteConditions) {
+        let lists = [&conditions.if_match, &conditions.if_none_match];
+        if !lists
+            .iter()
+            .any(|list| matches!(list, Some(ETagList::Tags(_))))
+        {
+            return;
+        }
+        if let Ok(Some(Found::File(file, _))) = self.find(key, Access::Blocking)
+            && let Err(e) = self.info_for(key, &file, conditions)
+        {
+            tracing::debug!("an unverified object cannot be read ahead: {e}");
+        }
+    }
+
     /// The object as conditions see it: one that names what an unverified file's record says has the
     /// file read first.
     fn info_for(

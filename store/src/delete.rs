@@ -28,6 +28,7 @@ impl Bucket {
         if let Some(path) = &native {
             self.tree.check_hidden(path)?;
         }
+        self.verify_ahead(key, conditions);
         let held = self.lock_for_deletion(key, conditions)?;
         self.check(key, conditions)?;
         let mut changed: Vec<OwnedFd> = Vec::new();

@@ -98,6 +98,7 @@ impl Bucket {
         }
         if !finished.conditions.is_empty() {
             // What fails now need not be synced first.
+            self.verify_ahead(key, &finished.conditions);
             let _held = self.lock_key(key)?;
             self.check(key, &finished.conditions)?;
         }
