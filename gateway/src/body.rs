@@ -18,7 +18,7 @@ use http::request::Parts;
 use http::{HeaderMap, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use twintree_store::{Algorithm, Checksum, Digester, Digests, StoreError};
+use twintree_store::{Algorithm, Checksum, Digester, Digests, StoreError, begin_writeback};
 
 use crate::auth::Payload;
 use crate::auth::chunked::Decoder;
@@ -32,6 +32,8 @@ const BATCH: usize = 256 << 10;
 const BATCH_SLICES: usize = 1024;
 /// A slice below this is copied to its neighbours: its own entry would cost more.
 const TINY: usize = 512;
+/// How much is written before its way to the disk is begun, in bytes.
+const WRITEBACK: u64 = 8 << 20;
 /// A write that takes longer than this means that the disk does not keep up.
 const SLOW: Duration = Duration::from_millis(20);
 
@@ -114,6 +116,8 @@ pub struct Sink {
     pub offset: u64,
     /// Is it on a filesystem of another machine?
     pub remote: bool,
+    /// Will it be synced before the answer? Then its pages go to the disk while the body arrives.
+    pub synced: bool,
     /// Kept until the last write has ended, also where the request is gone by then: what guards this range of the
     /// file against another writer.
     pub guard: Option<Arc<dyn Any + Send + Sync>>,
@@ -183,12 +187,7 @@ impl ObjectBody {
     /// `IncompleteBody`, `RequestTimeout`, `EntityTooLarge`, what the framing and the digests say, and what the disk
     /// says. What was written by then is garbage.
     pub async fn receive(self, sink: Sink) -> S3Result<Received> {
-        let mut writer = Writer {
-            sink,
-            on_pool: false,
-            pending: None,
-        };
-        writer.on_pool = writer.sink.remote;
+        let mut writer = Writer::new(sink);
         let mut intake = Intake::new(self);
         while let Some(batch) = intake.next_batch().await? {
             let batch = Arc::new(batch);
@@ -328,12 +327,27 @@ struct Writer {
     sink: Sink,
     on_pool: bool,
     pending: Option<tokio::task::JoinHandle<io::Result<()>>>,
+    /// Where the bytes begin that are not on their way to the disk.
+    dirty_from: u64,
+    writeback: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Writer {
+    fn new(sink: Sink) -> Self {
+        let (on_pool, dirty_from) = (sink.remote, sink.offset);
+        Self {
+            sink,
+            on_pool,
+            pending: None,
+            dirty_from,
+            writeback: None,
+        }
+    }
+
     /// Writes a batch, or begins to on the blocking pool.
     async fn write(&mut self, batch: &Arc<Vec<Bytes>>) -> S3Result<()> {
         self.finish().await?;
+        self.begin_writeback();
         let offset = self.sink.offset;
         self.sink.offset += batch.iter().map(|slice| slice.len() as u64).sum::<u64>();
         if self.on_pool {
@@ -353,6 +367,23 @@ impl Writer {
         write_all_at(&self.sink.file, offset, batch).map_err(disk)?;
         self.on_pool = begun.elapsed() > SLOW;
         Ok(())
+    }
+
+    /// Sends what was written on its way to the disk, one range at a time; a disk that lags is not pressed.
+    fn begin_writeback(&mut self) {
+        let (from, length) = (self.dirty_from, self.sink.offset - self.dirty_from);
+        let busy = self
+            .writeback
+            .as_ref()
+            .is_some_and(|begun| !begun.is_finished());
+        if !self.sink.synced || length < WRITEBACK || busy {
+            return;
+        }
+        self.dirty_from = self.sink.offset;
+        let file = self.sink.file.clone();
+        self.writeback = Some(tokio::task::spawn_blocking(move || {
+            begin_writeback(&file, from, length)
+        }));
     }
 
     /// Waits for the write that was begun.

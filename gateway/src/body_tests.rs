@@ -98,6 +98,7 @@ fn body_lands_in_the_file_at_its_offset_inline_and_on_the_pool() {
             file: file.clone(),
             offset: 5,
             remote,
+            synced: true,
             guard: None,
         };
         let body =

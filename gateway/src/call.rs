@@ -72,6 +72,13 @@ pub(crate) struct Call {
     pub request_id: String,
 }
 
+impl Call {
+    /// Is everything synced before it is answered?
+    pub(crate) fn is_strict(&self) -> bool {
+        self.gateway.store.options().durability == twintree_store::Durability::Strict
+    }
+}
+
 /// Runs what may wait on the blocking pool; a panic there becomes InternalError.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, S3Error> + Send + 'static,

@@ -57,5 +57,6 @@ pub use multipart::{
 pub use name::{BucketName, ObjectKey};
 pub use object::{Access, Object, ObjectInfo, PartInfo};
 pub use settings::BucketSettings;
+pub use sync::begin_writeback;
 pub use time::Timestamp;
 pub use write::{CopyRequest, Durability, KeyPolicy, Published, Put, Stage, WriteConditions};

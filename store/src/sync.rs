@@ -35,6 +35,26 @@ pub(crate) struct Syncers {
     by_device: Mutex<HashMap<u64, Arc<Syncer>>>,
 }
 
+/// Begins to write a range of a file to disk, so that the sync at its end has less to wait for. It may wait for the
+/// disk's queue, and promises nothing: what fails here fails again where it is synced.
+pub fn begin_writeback(file: &std::fs::File, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
+        return;
+    };
+    // SAFETY: a system call on a descriptor that is borrowed for its duration; it touches no memory of ours.
+    let result = unsafe {
+        libc::sync_file_range(
+            file.as_raw_fd(),
+            offset,
+            length,
+            libc::SYNC_FILE_RANGE_WRITE,
+        )
+    };
+    if result != 0 {
+        tracing::debug!("writeback was not begun: {}", io::Error::last_os_error());
+    }
+}
+
 impl Syncers {
     /// The syncer of a device.
     pub fn of(&self, device: u64) -> Arc<Syncer> {

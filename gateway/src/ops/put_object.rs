@@ -18,7 +18,7 @@ use crate::checksum;
 use crate::conditional::write_conditions;
 use crate::error::{S3Error, S3Result};
 use crate::meta;
-use crate::reply::ReplyBody;
+use crate::reply::{ReplyBody, SentBy};
 
 /// The longest body that is received into memory, in bytes: one batch.
 const SHORT: u64 = 256 << 10;
@@ -44,6 +44,7 @@ pub(crate) async fn put_object(
     let said = Said {
         meta: meta::from_headers(headers)?,
         conditions: write_conditions(headers),
+        synced: call.is_strict(),
     };
     let body = ObjectBody::open(body, &call.parts, call.gateway.settings.max_put)?;
     let published = match body.length() {
@@ -57,6 +58,8 @@ pub(crate) async fn put_object(
 struct Said {
     meta: Meta,
     conditions: WriteConditions,
+    /// Is the body synced before the answer?
+    synced: bool,
 }
 
 impl Said {
@@ -111,6 +114,7 @@ async fn put_long(
         file: stage.file.clone(),
         offset: 0,
         remote: stage.remote,
+        synced: said.synced,
         guard: None,
     };
     let received = body.receive(sink).await?;
@@ -148,5 +152,6 @@ fn reply(published: &Published) -> Reply {
         .expect("hex digits and quotes are legal");
     reply.headers_mut().insert(ETAG, etag);
     checksum::add_headers(reply.headers_mut(), &published.checksum, None);
+    reply.extensions_mut().insert(SentBy::Blocking); // the log's word for a hop
     reply
 }
