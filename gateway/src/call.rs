@@ -66,8 +66,6 @@ pub(crate) struct Call {
     pub query: Query,
     /// Whose key signed it.
     pub principal: crate::auth::Principal,
-    /// How it was signed.
-    pub scheme: crate::auth::Scheme,
     /// `x-amz-request-id`: 16 upper-case letters and digits.
     pub request_id: String,
 }

@@ -92,7 +92,6 @@ async fn handle(
         parts,
         query,
         principal,
-        scheme,
         request_id,
     };
     ops::dispatch(&call, route, RequestBody::new(wire, payload)).await

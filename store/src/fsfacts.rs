@@ -44,7 +44,7 @@ pub struct FsFacts {
 
 /// Tells what filesystem a descriptor lies on; what cannot be told counts as remote, which is only slower.
 pub fn facts(fd: impl AsFd) -> FsFacts {
-    let magic = fs::fstatfs(fd).map_or(0, |stat| stat.f_type as i64);
+    let magic = fs::fstatfs(fd).map_or(0, |stat| stat.f_type);
     let named = |table: &'static [(i64, &'static str)]| {
         table
             .iter()

@@ -9,7 +9,7 @@ use twintree_store::{BucketName, Durability, KeyPolicy, Store, StoreOptions};
 use super::list_object_versions::list_object_versions;
 use super::list_objects::list_objects;
 use super::list_objects_v2::list_objects_v2;
-use crate::auth::{Credentials, Principal, Scheme};
+use crate::auth::{Credentials, Principal};
 use crate::call::{Call, Gateway, Settings};
 use crate::error::{Code, S3Error};
 use crate::reply::ReplyBody;
@@ -65,7 +65,6 @@ impl Tree {
             principal: Principal {
                 access_key_id: "tester".to_owned(),
             },
-            scheme: Scheme::V4Header,
             request_id: "0000000000000000".to_owned(),
         };
         let bucket = self

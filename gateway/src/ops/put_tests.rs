@@ -11,7 +11,7 @@ use twintree_store::{
 };
 
 use super::put_object::put_object;
-use crate::auth::{Credentials, Payload, Principal, Scheme};
+use crate::auth::{Credentials, Payload, Principal};
 use crate::body::RequestBody;
 use crate::call::{Call, Gateway, Settings};
 use crate::error::{Code, S3Error};
@@ -89,7 +89,6 @@ impl Tree {
             principal: Principal {
                 access_key_id: "tester".to_owned(),
             },
-            scheme: Scheme::V4Header,
             request_id: "0000000000000000".to_owned(),
         };
         let (bucket, key) = (bucket_name(), ObjectKey::parse(key).expect("a key"));

@@ -11,7 +11,7 @@ use http::{HeaderMap, Request};
 use twintree_store::{BucketName, Durability, KeyPolicy, ObjectKey, Store, StoreOptions};
 
 use super::{get_object::get_object, head_object::head_object};
-use crate::auth::{Credentials, Principal, Scheme};
+use crate::auth::{Credentials, Principal};
 use crate::call::{Call, Gateway, Reply, Settings};
 use crate::error::{Code, S3Error};
 use crate::reply::ReplyBody;
@@ -97,7 +97,6 @@ impl Tree {
             principal: Principal {
                 access_key_id: "tester".to_owned(),
             },
-            scheme: Scheme::V4Header,
             request_id: "0000000000000000".to_owned(),
         };
         let bucket = BucketName::parse("b").expect("a name");

@@ -10,7 +10,7 @@ use http::{HeaderMap, Request};
 use twintree_store::{Durability, KeyPolicy, Store, StoreOptions};
 
 use super::dispatch;
-use crate::auth::{Credentials, Payload, Principal, Scheme};
+use crate::auth::{Credentials, Payload, Principal};
 use crate::body::RequestBody;
 use crate::call::{Call, Gateway, Reply, Settings};
 use crate::error::{Code, S3Error};
@@ -91,7 +91,6 @@ impl Tree {
             principal: Principal {
                 access_key_id: "tester".to_owned(),
             },
-            scheme: Scheme::V4Header,
             request_id: "0000000000000000".to_owned(),
         };
         let body = RequestBody::new(Body::from(body.to_owned()), Payload::Unsigned);

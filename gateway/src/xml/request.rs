@@ -5,7 +5,7 @@ use twintree_store::{Algorithm, Checksum};
 use super::read::{Element, malformed, read};
 use crate::checksum;
 use crate::date;
-use crate::error::{Code, S3Error, S3Result};
+use crate::error::{S3Error, S3Result};
 
 /// The most keys of one DeleteObjects.
 pub const MAX_DELETE: usize = 1000;
@@ -161,6 +161,7 @@ pub fn unquoted(etag: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
 
     #[test]
     fn delete_keeps_keys_as_they_are() {
