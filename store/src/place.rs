@@ -125,7 +125,11 @@ impl Bucket {
     /// The key's place in the annex, if it lives there.
     pub(crate) fn annexed(&self, key: &ObjectKey) -> Result<Option<FilePlace>> {
         // One call in the usual case, where there is no annex at all.
-        if self.tree.open_entry(&path::annex_from_bucket(key))?.is_none() {
+        if self
+            .tree
+            .open_entry(&path::annex_from_bucket(key))?
+            .is_none()
+        {
             return Ok(None);
         }
         let Some(tree) = self.annex_tree(false)? else {

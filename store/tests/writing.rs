@@ -296,7 +296,11 @@ fn race(tree: &Tree, name: &str, conditions: impl Fn() -> WriteConditions + Sync
         let attempt = |n: usize| {
             let (start, conditions, other) = (&start, &conditions, &other);
             scope.spawn(move || {
-                let bucket = if n.is_multiple_of(2) { &tree.bucket } else { other };
+                let bucket = if n.is_multiple_of(2) {
+                    &tree.bucket
+                } else {
+                    other
+                };
                 start.wait();
                 put(
                     bucket,
