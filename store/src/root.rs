@@ -120,6 +120,20 @@ impl Tree {
         }
     }
 
+    /// Opens a name without following a link in its last place or anywhere before it: the entry itself.
+    /// `None`: no entry.
+    pub fn open_entry(&self, path: &DiskPath) -> Result<Option<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match self.parent_for_write(path)? {
+            Parent::Dir(dir) => match fs::openat(&dir, path.name(), flags, Mode::empty()) {
+                Ok(entry) => Ok(Some(entry)),
+                Err(Errno::NOENT) => Ok(None),
+                Err(e) => Err(named(path, e)),
+            },
+            Parent::Missing | Parent::Blocked(_) => Ok(None),
+        }
+    }
+
     /// The directory that a write of `path` goes into, never through a link.
     ///
     /// # Errors
