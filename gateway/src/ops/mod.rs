@@ -194,6 +194,8 @@ mod bucket_tests;
 #[cfg(test)]
 mod list_tests;
 #[cfg(test)]
+mod multipart_tests;
+#[cfg(test)]
 mod object_tests;
 #[cfg(test)]
 mod put_tests;

@@ -178,7 +178,7 @@ impl Upload {
             let stored = self.folder.stored()?;
             let listed = self.check_list(request, &stored)?;
             let whole = self.whole(&listed);
-            self.check_whole(request, &whole)?;
+            self.check_whole(request, &whole, &listed)?;
             self.check_unsynced(&listed)?;
             match self.assemble(key, &listed, whole.size) {
                 Ok(assembled) => {
@@ -287,14 +287,23 @@ impl Upload {
                 .map(|(number, slot)| PartInfo {
                     number: *number,
                     size: slot.size,
-                    checksum: slot.checksum.clone(),
+                    // Of an upload without an algorithm they are the sender's, and of no use later.
+                    checksum: slot
+                        .checksum
+                        .clone()
+                        .filter(|_| self.spec().checksum.is_some()),
                 })
                 .collect(),
         }
     }
 
     /// Compares what the client expects of the whole.
-    fn check_whole(&self, request: &CompleteRequest, whole: &Whole) -> Result<()> {
+    fn check_whole(
+        &self,
+        request: &CompleteRequest,
+        whole: &Whole,
+        listed: &[(u16, Slot)],
+    ) -> Result<()> {
         if let Some(size) = request.size.filter(|size| *size != whole.size) {
             return Err(StoreError::InvalidRequest(format!(
                 "The provided 'x-amz-mp-object-size' header value {size} does not match what was computed: {}",
@@ -318,10 +327,9 @@ impl Upload {
         } else if sent.algorithm == Algorithm::Crc64Nvme {
             Some(Checksum::crc64(whole.crc64))
         } else if self.spec().checksum.is_none() {
-            let pieces: Option<Vec<_>> = whole
-                .parts
+            let pieces: Option<Vec<_>> = listed
                 .iter()
-                .map(|part| Some((part.checksum.clone()?, part.size)))
+                .map(|(_, slot)| Some((slot.checksum.clone()?, slot.size)))
                 .collect();
             pieces.and_then(|pieces| combine_crcs(sent.algorithm, &pieces))
         } else {
