@@ -125,44 +125,43 @@ impl Bucket {
     pub(crate) fn lock_key_for_reading(&self, key: &str) -> Result<ReadGuard<'_>> {
         let stripe = stripe_of(key);
         let held = self.shared.locks.stripes[stripe].lock();
-        let Some(dir) = self.tree.reserved("locks", false)? else {
-            return Ok(ReadGuard {
-                _locked: None,
-                _stripe: held,
-            });
+        let locked = match self.share(stripe) {
+            // A reader who may not enter, or does not know the kind, still reads: it only looks
+            // again without having waited.
+            Err(StoreError::Denied(_) | StoreError::Unavailable(_)) => None,
+            other => other?,
         };
-        let (name, byte) = match read_mode(&dir)? {
-            Some(Kind::Ofd) => ("keys".to_owned(), true),
-            Some(Kind::Flock) => (format!("{stripe:04}"), false),
+        Ok(ReadGuard {
+            _locked: locked,
+            _stripe: held,
+        })
+    }
+
+    /// A shared lock of a stripe among all processes; `None`: nobody can hold it exclusively.
+    fn share(&self, stripe: usize) -> Result<Option<OwnedFd>> {
+        let Some(dir) = self.tree.reserved("locks", false)? else {
+            return Ok(None);
+        };
+        let kind = read_mode(&dir)?;
+        let name = match kind {
+            Some(Kind::Ofd) => "keys".to_owned(),
+            Some(Kind::Flock) => format!("{stripe:04}"),
             // A lease cannot be shared; its holder is waited for by looking again.
-            Some(Kind::Lease) | None => {
-                return Ok(ReadGuard {
-                    _locked: None,
-                    _stripe: held,
-                });
-            }
+            Some(Kind::Lease) | None => return Ok(None),
         };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match fs::openat(&dir, &name, flags, Mode::empty()) {
             Ok(file) => file,
-            Err(Errno::NOENT) => {
-                return Ok(ReadGuard {
-                    _locked: None,
-                    _stripe: held,
-                });
-            }
+            Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(system("locks", e)),
         };
-        if byte {
+        if kind == Some(Kind::Ofd) {
             byte_lock(&file, stripe, libc::F_RDLCK, true)
                 .map_err(|e| StoreError::from_io("locks/keys", e))?;
         } else {
             fs::flock(&file, FlockOperation::LockShared).map_err(|e| system("locks", e))?;
         }
-        Ok(ReadGuard {
-            _locked: Some(file),
-            _stripe: held,
-        })
+        Ok(Some(file))
     }
 
     /// The kind of lock that this bucket's filesystem carries to other processes.
