@@ -15,7 +15,7 @@ use super::read::{Reader, timestamp};
 use super::walk::Found;
 use crate::record::{self, FileState, Verdict, judge};
 use crate::root::{Dir, kind, system};
-use crate::{Access, Bucket, ETag, ListEntry, Result, Timestamp};
+use crate::{Access, Algorithm, Bucket, ChecksumType, ETag, ListEntry, Result, Timestamp};
 
 /// The MD5 of nothing, which is the ETag of a directory that is an object.
 const EMPTY_MD5: [u8; 16] = 0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e_u128.to_be_bytes();
@@ -111,7 +111,7 @@ fn marked(key: &str, modified: Timestamp) -> ListEntry {
         size: 0,
         modified,
         etag: ETag::Md5(EMPTY_MD5),
-        checksum: None,
+        checksum: Some((Algorithm::Crc64Nvme, ChecksumType::FullObject)),
     }
 }
 
