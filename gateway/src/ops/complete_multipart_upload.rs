@@ -13,7 +13,7 @@ use crate::body::RequestBody;
 use crate::call::{Call, Reply};
 use crate::checksum;
 use crate::conditional::write_conditions;
-use crate::error::{S3Error, S3Result};
+use crate::error::{Code, S3Error, S3Result};
 use crate::server::Arrival;
 use crate::xml::{self, Writer};
 
@@ -90,7 +90,9 @@ fn whole_checksum(headers: &HeaderMap, parts: usize) -> S3Result<Option<Checksum
         let sum = checksum::decode(algorithm, text)
             .filter(|_| count.is_none_or(|count| count == parts.to_string()))
             .ok_or_else(|| {
-                S3Error::invalid_request(format!("Value for {name} header is invalid."))
+                // Semantics: what is no checksum at all is what no object has; the public suite asks for this code.
+                S3Error::new(Code::BadDigest)
+                    .message(format!("Value for {name} header is invalid."))
             })?;
         if found.replace(sum).is_some() {
             return Err(S3Error::invalid_request(
@@ -164,7 +166,6 @@ fn result(location: &str, bucket: &Bucket, key: &ObjectKey, published: &Publishe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Code;
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         lines
@@ -205,7 +206,7 @@ mod tests {
         assert!(whole_checksum(&sent, 3).expect("valid").is_some());
         assert_eq!(
             whole_checksum(&sent, 2).expect_err("another number").code(),
-            Code::InvalidRequest
+            Code::BadDigest
         );
         let twice = headers(&[
             ("x-amz-checksum-crc32", "Z+ry2Q=="),

@@ -468,6 +468,39 @@ async fn uploads_come_in_pages_and_groups() {
 }
 
 #[tokio::test]
+async fn a_part_is_read_back_with_its_own_checksum_and_the_objects_type() {
+    let tree = Tree::with_directories(&["b"]);
+    let upload = begin(
+        &tree,
+        "/b/k",
+        &[(ALGORITHM, "CRC32"), (TYPE, "FULL_OBJECT")],
+    )
+    .await;
+    let first = "a".repeat(5 << 20);
+    let sent = part(&tree, &upload, 1, &[], &first).await;
+    part(&tree, &upload, 2, &[], "hello").await;
+    let parts = list(&[(1, &sent.header("etag")), (2, HELLO)]);
+    let done = tree.ask("POST", &upload, &[], &parts).await;
+    let whole = element(&done.expect("completed"), "ChecksumCRC32").to_owned();
+    let mode = [("x-amz-checksum-mode", "ENABLED")];
+    let answer = tree
+        .ask("GET", "/b/k?partNumber=2", &mode, "")
+        .await
+        .expect("the part");
+    assert_eq!((answer.status, answer.body.as_str()), (206, "hello"));
+    assert_eq!(
+        (answer.header(CRC32).as_str(), answer.header(TYPE).as_str()),
+        (HELLO_CRC32, "FULL_OBJECT")
+    );
+    assert_eq!(answer.header("x-amz-mp-parts-count"), "2");
+    let head = tree
+        .ask("HEAD", "/b/k", &mode, "")
+        .await
+        .expect("the object");
+    assert_eq!(head.header(CRC32), whole);
+}
+
+#[tokio::test]
 async fn what_is_not_built_is_refused_before_there_is_an_upload() {
     let tree = Tree::with_directories(&["b"]);
     for (header, code) in [

@@ -88,18 +88,29 @@ fn header(name: &str, value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
 
 /// Sets a checksum and its type.
 pub(super) fn set_checksum(headers: &mut HeaderMap, info: &ObjectInfo, checksum: &ObjectChecksum) {
-    let (suffix, kind) = match checksum.kind {
-        ChecksumType::FullObject => (String::new(), "FULL_OBJECT"),
-        ChecksumType::Composite => (format!("-{}", info.part_count.unwrap_or(1)), "COMPOSITE"),
+    let suffix = match checksum.kind {
+        ChecksumType::FullObject => String::new(),
+        ChecksumType::Composite => format!("-{}", info.part_count.unwrap_or(1)),
     };
     let Checksum { algorithm, value } = &checksum.checksum;
     let text = HeaderValue::try_from(STANDARD.encode(value) + &suffix).expect("base64 is ASCII");
     headers.insert(checksum_header(*algorithm), text);
+    set_type(headers, checksum);
+}
+
+fn set_type(headers: &mut HeaderMap, checksum: &ObjectChecksum) {
+    let kind = match checksum.kind {
+        ChecksumType::FullObject => "FULL_OBJECT",
+        ChecksumType::Composite => "COMPOSITE",
+    };
     headers.insert("x-amz-checksum-type", HeaderValue::from_static(kind));
 }
 
-/// Sets the checksum of one part, which speaks of the part alone.
-pub(super) fn set_part_checksum(headers: &mut HeaderMap, checksum: &Checksum) {
+/// Sets the checksum of one part, which speaks of the part alone, and the type of the whole object's.
+pub(super) fn set_part_checksum(headers: &mut HeaderMap, info: &ObjectInfo, checksum: &Checksum) {
+    if let Some(whole) = &info.checksum {
+        set_type(headers, whole);
+    }
     let text = HeaderValue::try_from(STANDARD.encode(&checksum.value)).expect("base64 is ASCII");
     headers.insert(checksum_header(checksum.algorithm), text);
 }

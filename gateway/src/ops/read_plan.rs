@@ -176,7 +176,7 @@ impl Asked {
         match choice.part {
             Some(part) if info.parts.len() > 1 => {
                 if let Some(checksum) = &part.checksum {
-                    headers::set_part_checksum(out, checksum);
+                    headers::set_part_checksum(out, info, checksum);
                 }
             }
             _ => {
