@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use twintree_store::{Algorithm, Checksum, ChecksumType, Digester, Digests, ObjectChecksum};
 
-use crate::auth::{Payload, hex};
+use crate::auth::Payload;
 use crate::error::{Code, S3Error, S3Result};
 
 const PREFIX: &str = "x-amz-checksum-";
@@ -340,6 +340,10 @@ fn more_than_one() -> S3Error {
 
 fn not_computed(algorithm: &str) -> S3Error {
     S3Error::not_implemented(&format!("{PREFIX}{}", algorithm.to_ascii_lowercase()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

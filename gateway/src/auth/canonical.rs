@@ -34,34 +34,20 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// The one that AWS defines.
-    const DEFINED: Reading = Reading {
-        path: PathForm::Encoded,
-        plus: Plus::Space,
-    };
-
-    /// Gives the readings that differ for this request. The defined one comes first and nearly always fits, so the
-    /// others are found only when asked for.
-    pub(crate) fn all(head: &Head<'_>) -> impl Iterator<Item = Reading> {
-        std::iter::once(Self::DEFINED).chain(std::iter::once_with(|| Self::others(head)).flatten())
-    }
-
-    fn others(head: &Head<'_>) -> Vec<Reading> {
+    /// Gives the readings that differ for this request; the defined one comes first.
+    pub(crate) fn all(head: &Head<'_>) -> Vec<Reading> {
         let mut encoded = Vec::with_capacity(head.path.len());
         push_path(&mut encoded, head.path, PathForm::Encoded);
         let verbatim = encoded != head.path.as_bytes() && !head.path.is_empty();
         let plus = head.query.is_some_and(|query| query.contains('+'));
-        let mut readings = Vec::new();
+        let mut readings = Vec::with_capacity(1);
         for path in [PathForm::Encoded, PathForm::Verbatim] {
             for reading in [Plus::Space, Plus::Plus] {
-                let reading = Reading {
-                    path,
-                    plus: reading,
-                };
-                let differs = (path == PathForm::Encoded || verbatim)
-                    && (reading.plus == Plus::Space || plus);
-                if differs && reading != Self::DEFINED {
-                    readings.push(reading);
+                if (path == PathForm::Encoded || verbatim) && (reading == Plus::Space || plus) {
+                    readings.push(Reading {
+                        path,
+                        plus: reading,
+                    });
                 }
             }
         }
@@ -227,12 +213,15 @@ pub(crate) fn push_values(out: &mut Vec<u8>, headers: &HeaderMap, name: &str, co
 /// Writes bytes as lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
+    bytes
+        .iter()
+        .flat_map(|b| {
+            [
+                DIGITS[usize::from(b >> 4)] as char,
+                DIGITS[usize::from(b & 15)] as char,
+            ]
+        })
+        .collect()
 }
 
 /// Reads exactly 32 bytes from 64 hex digits of either case.

@@ -7,11 +7,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::{Mutex, RwLock};
-use ring::hmac;
+use sha2::Sha256;
 
-/// HMAC-SHA256 with its key already absorbed.
-pub(crate) type KeyedHmac = hmac::Key;
+/// HMAC-SHA256 with its key already absorbed; cloned for each use.
+pub(crate) type KeyedHmac = Hmac<Sha256>;
 
 /// How many derived keys are kept: a key, a day and a region each.
 const CACHED_KEYS: usize = 1024;
@@ -144,15 +145,14 @@ fn derive(secret: &Secret, date: &str, region: &str) -> KeyedHmac {
 }
 
 fn keyed(key: &[u8]) -> KeyedHmac {
-    hmac::Key::new(hmac::HMAC_SHA256, key)
+    KeyedHmac::new_from_slice(key).expect("HMAC takes keys of every length")
 }
 
 /// Authenticates one message.
 pub(crate) fn hmac_sha256(key: &KeyedHmac, message: &[u8]) -> [u8; 32] {
-    hmac::sign(key, message)
-        .as_ref()
-        .try_into()
-        .expect("HMAC-SHA256 has 32 bytes")
+    let mut mac = key.clone();
+    mac.update(message);
+    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]

@@ -20,7 +20,6 @@ use twintree_store::Timestamp;
 
 use crate::error::{Code, S3Error};
 
-pub(crate) use canonical::hex;
 pub use chunked::Framing;
 pub use credentials::{Credentials, Secret};
 pub use hoisted::hoist;

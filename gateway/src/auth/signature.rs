@@ -1,7 +1,7 @@
 //! What SigV4 in the header and in the query share: the credential scope, the string to sign, and the
 //! comparison. Which reading of an ambiguous request was signed is found here by trying.
 
-use ring::digest::{SHA256, digest};
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use twintree_store::Timestamp;
 
@@ -94,7 +94,7 @@ impl Claim<'_> {
         let mut first = None;
         for reading in Reading::all(head) {
             let request = canonical::request(head, reading, &signed, self.content, self.without);
-            let digest = hex(digest(&SHA256, &request).as_ref());
+            let digest = hex(&Sha256::digest(&request));
             let to_sign = format!("{ALGORITHM}\n{timestamp}\n{scope}\n{digest}");
             let computed = hmac_sha256(&key, to_sign.as_bytes());
             if given.is_some_and(|given| bool::from(computed.ct_eq(&given))) {

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
 use http::header::{CONTENT_TYPE, DATE};
-use ring::hmac;
+use sha1::Sha1;
 use subtle::ConstantTimeEq;
 use twintree_store::Timestamp;
 
@@ -171,16 +172,14 @@ fn verify(head: &Head<'_>, claim: &Claim<'_>, table: &Table) -> Result<Verified,
     let secret = table
         .secret(claim.access_key)
         .ok_or_else(|| unknown_key(claim.access_key))?;
-    let key = hmac::Key::new(
-        hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-        secret.expose().as_bytes(),
-    );
     let given = STANDARD.decode(claim.signature).unwrap_or_default();
     let mut first = None;
     for date in claim.dates {
         let to_sign = string_to_sign(head, date, claim.query);
-        let computed = hmac::sign(&key, &to_sign);
-        if bool::from(computed.as_ref().ct_eq(&given)) {
+        let mut mac = Hmac::<Sha1>::new_from_slice(secret.expose().as_bytes())
+            .expect("HMAC takes keys of every length");
+        mac.update(&to_sign);
+        if bool::from(mac.finalize().into_bytes().as_slice().ct_eq(&given)) {
             let principal = Principal {
                 access_key_id: claim.access_key.to_owned(),
             };
