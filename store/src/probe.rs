@@ -4,12 +4,17 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::{fsfacts, lock};
+
+/// How long the tree is looked at: doctor answers a person who waits.
+const CENSUS_TIME: Duration = Duration::from_secs(5);
 
 /// How good a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +89,7 @@ pub fn examine(dir: &Path, read_only: bool) -> io::Result<Report> {
     let mut report = Report::default();
     look(&top, &mut report)?;
     skipped_buckets(&top, &mut report)?;
+    census(dir, &mut report);
     if read_only {
         report.add("writing", Grade::Unknown, "not tried, as asked");
         return Ok(report);
@@ -244,6 +250,82 @@ fn skipped_buckets(top: &OwnedFd, report: &mut Report) -> io::Result<()> {
         );
     }
     Ok(())
+}
+
+/// What lies there, as far as a bounded look tells: entries that S3 shows otherwise than a person expects.
+fn census(dir: &Path, report: &mut Report) {
+    let (mut files, mut links, mut special, mut odd, mut linked, mut unreadable) =
+        (0_u64, 0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
+    let start = Instant::now();
+    let hidden = |entry: &walkdir::DirEntry| {
+        let name = entry.file_name().as_encoded_bytes();
+        name.eq_ignore_ascii_case(crate::name::RESERVED.as_bytes())
+    };
+    let mut walk = walkdir::WalkDir::new(dir)
+        .min_depth(2)
+        .into_iter()
+        .filter_entry(|entry| !hidden(entry));
+    let complete = loop {
+        let Some(entry) = walk.next() else {
+            break true;
+        };
+        if start.elapsed() > CENSUS_TIME {
+            break false;
+        }
+        let Ok(entry) = entry else {
+            unreadable += 1;
+            continue;
+        };
+        odd += u64::from(entry.file_name().to_str().is_none());
+        match entry.file_type() {
+            kind if kind.is_dir() => {}
+            kind if kind.is_symlink() => links += 1,
+            kind if kind.is_file() => {
+                files += 1;
+                linked += u64::from(entry.metadata().is_ok_and(|m| m.nlink() > 1));
+            }
+            _ => special += 1,
+        }
+    };
+    let least = if complete { "" } else { "at least " };
+    report.add(
+        "files",
+        Grade::Good,
+        format!("{least}{files} would be objects"),
+    );
+    let notes = [
+        (
+            links,
+            "symbolic links",
+            "shown where they lead to a file inside their bucket; never followed out",
+        ),
+        (
+            linked,
+            "hard-linked files",
+            "a PUT over one leaves its other names alone",
+        ),
+        (
+            special,
+            "FIFOs, sockets or devices",
+            "not shown, and refused by name",
+        ),
+        (odd, "names outside UTF-8", "shown with a reversible escape"),
+        (
+            unreadable,
+            "unreadable entries",
+            "left out of listings; give the daemon's user permission to serve them",
+        ),
+    ];
+    for (count, what, meaning) in notes {
+        if count > 0 {
+            let grade = if what.starts_with("unreadable") {
+                Grade::Weak
+            } else {
+                Grade::Good
+            };
+            report.add(what, grade, format!("{least}{count}: {meaning}"));
+        }
+    }
 }
 
 /// What has to be tried.
@@ -500,6 +582,8 @@ mod tests {
     fn the_probe_leaves_nothing_behind_and_finds_every_thing() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(dir.path().join("with space")).expect("a directory");
+        std::fs::write(dir.path().join("with space/file"), b"x").expect("a file");
+        std::os::unix::fs::symlink("file", dir.path().join("with space/link")).expect("a link");
         let report = examine(dir.path(), false).expect("a report");
         let found: Vec<_> = report.findings.iter().map(|f| f.what).collect();
         for what in [
@@ -512,6 +596,17 @@ mod tests {
         ] {
             assert!(found.contains(&what), "{what} in {found:?}");
         }
+        let counted = |what: &str| {
+            let finding = report.findings.iter().find(|f| f.what == what);
+            finding.map(|f| {
+                f.meaning
+                    .chars()
+                    .take_while(char::is_ascii_digit)
+                    .collect::<String>()
+            })
+        };
+        assert_eq!(counted("files").as_deref(), Some("1"));
+        assert_eq!(counted("symbolic links").as_deref(), Some("1"));
         let left: Vec<_> = std::fs::read_dir(dir.path()).expect("a listing").collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }
