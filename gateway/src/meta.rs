@@ -77,7 +77,7 @@ fn system_headers(headers: &HeaderMap) -> S3Result<Vec<(String, Vec<u8>)>> {
             continue;
         };
         if name == CONTENT_ENCODING {
-            value = without_aws_chunked(&value);
+            value = without_aws_chunked(value);
             if value.is_empty() {
                 continue;
             }
@@ -98,10 +98,15 @@ fn system_headers(headers: &HeaderMap) -> S3Result<Vec<(String, Vec<u8>)>> {
     Ok(kept)
 }
 
-fn without_aws_chunked(value: &[u8]) -> Vec<u8> {
-    let tokens = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    let kept: Vec<&[u8]> = tokens
-        .filter(|token| !token.is_empty() && !token.eq_ignore_ascii_case(b"aws-chunked"))
+/// Drops every `aws-chunked`; a value without it stays as it was written.
+fn without_aws_chunked(value: Vec<u8>) -> Vec<u8> {
+    let is_chunked = |token: &[u8]| token.eq_ignore_ascii_case(b"aws-chunked");
+    let tokens = || value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    if !tokens().any(is_chunked) {
+        return value;
+    }
+    let kept: Vec<&[u8]> = tokens()
+        .filter(|token| !token.is_empty() && !is_chunked(token))
         .collect();
     kept.join(&b","[..])
 }
@@ -233,7 +238,8 @@ mod tests {
             (&b"aws-chunked"[..], None),
             (b"gzip,aws-chunked", Some(&b"gzip"[..])),
             (b"AWS-Chunked, gzip, br", Some(b"gzip,br")),
-            (b"gzip", Some(b"gzip")),
+            (b"deflate, gzip", Some(b"deflate, gzip")),
+            (b"aws-chunked, aws-chunked", None),
         ] {
             let meta = from_headers(&headers(&[("content-encoding", sent)])).expect("valid");
             assert_eq!(

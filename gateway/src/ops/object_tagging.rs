@@ -69,11 +69,13 @@ async fn set(bucket: &Bucket, key: &ObjectKey, tags: Vec<(String, String)>) -> S
     blocking(move || Ok(bucket.set_tags(&key, tags)?)).await
 }
 
-/// Writes the document of a tag set, of objects and buckets.
+/// Writes the document of a tag set, of objects and buckets, by key: a set has no other order.
 pub(crate) fn tag_set(tags: &[(String, String)]) -> Writer {
     let mut xml = Writer::s3("Tagging", 256 + 96 * tags.len());
+    let mut sorted: Vec<_> = tags.iter().collect();
+    sorted.sort();
     xml.open("TagSet");
-    for (key, value) in tags {
+    for (key, value) in sorted {
         xml.open("Tag");
         xml.text("Key", key);
         xml.text("Value", value);
