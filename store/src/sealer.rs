@@ -1,5 +1,7 @@
 //! The thread that settles unverified files: it reads them, and where the content is what the record says
-//! it stamps the record anew, so that every gateway finds it valid. Where it is not, the content half ends.
+//! it stamps the record anew, so that every gateway finds it valid. Where it is not, the content half is
+//! written anew. Either record keeps the derived ETag that it replaces, so that a client that read the
+//! file before goes on with its If-Match.
 //!
 //! The procedure makes a torn hash impossible (reference on filesystems, 6.2): force pages down, make
 //! sure that nobody writes, look, read, look again, and write the record under the key's lock only if
@@ -16,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use crate::open::Found;
 use crate::record::stamp::is_too_young;
-use crate::record::{self, FileState, Record, Verdict, disk};
+use crate::record::{self, FileState, Record, Stamp, Verdict, kind};
 use crate::{
-    Access, Bucket, BucketName, Meta, ObjectKey, Result, Store, StoreError, Timestamp, content_type,
+    Access, Bucket, BucketName, Digester, ETag, ObjectKey, Result, Store, StoreError, Timestamp,
 };
 
 /// How long an empty queue is waited on before the thread looks whether it should end.
@@ -28,14 +30,17 @@ const AGAIN: Duration = Duration::from_secs(2);
 const TURNS: u32 = 60;
 /// Busy files that wait at most.
 const MAX_BUSY: usize = 4096;
+/// How long a file must have been left alone before it is settled: its ETag must not change in the middle
+/// of a client's work, and who changed it may not be done.
+const UNTOUCHED: i64 = 10_000_000_000;
 /// How long a file must have been left alone where a lease proves nothing.
 const QUIET: i64 = 2_000_000_000;
 /// Bytes read at once, and bytes a second at most, so that nobody's disk is kept from its work.
 const CHUNK: usize = 1 << 20;
 const RATE: u64 = 200 << 20;
-/// Filesystems on which a read lease proves that no writer has the file open.
 /// F_SETSIG of fcntl(2), which the libc crate lacks on this target.
 const F_SETSIG: libc::c_int = 10;
+/// Filesystems on which a read lease proves that no writer has the file open.
 const LEASES: [&str; 4] = ["ext4", "xfs", "btrfs", "tmpfs"];
 
 /// The running sealer; dropping it ends it after the file at hand.
@@ -100,7 +105,7 @@ fn run(store: &Arc<Store>, stop: &AtomicBool) {
                 None => continue,
             },
         };
-        match settle(store, &bucket, &key, stop) {
+        match settle(store, &bucket, &key, UNTOUCHED, stop) {
             Ok(Outcome::Settled) => {}
             Ok(Outcome::Busy) if turns < TURNS && busy.len() < MAX_BUSY => {
                 busy.push_back(Busy {
@@ -121,6 +126,7 @@ fn settle(
     store: &Arc<Store>,
     bucket: &BucketName,
     key: &str,
+    untouched: i64,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     store.check_writable()?;
@@ -135,7 +141,7 @@ fn settle(
     let Verdict::Unverified(Some(old)) = examined.verdict else {
         return Ok(Outcome::Settled);
     };
-    if is_too_young(&examined.state, old.stamp) {
+    if is_too_young(&examined.state, old.stamp) || rest(&examined.state) < untouched {
         return Ok(Outcome::Busy); // time alone may settle it
     }
     // Linux: a store through a mapping changes no time until its page is written back.
@@ -147,64 +153,100 @@ fn settle(
     let Some(found) = hash(&file, &lease, stop)? else {
         return Ok(Outcome::Busy);
     };
+    let same = found == (old.stamp.size, old.crc64);
+    let Some(mut record) = (if same {
+        Some(old)
+    } else {
+        read_anew(&file, &before, old, &lease, stop)?
+    }) else {
+        return Ok(Outcome::Busy);
+    };
+    // The pages were forced down before they were read: what was written without a sync is now.
+    record.set_unsynced(None);
+    if let ETag::Derived(first, _) = before.derived_etag(bucket.stable_inodes()) {
+        record.replaced = Some(first);
+    }
     let _held = bucket.lock_key(&key)?;
     let still = record::describe::examine(&bucket, &file, FileState::look(&file)?)?;
     if still.state != before || still.bytes != examined.bytes || !lease.holds(&file) {
         return Ok(Outcome::Busy);
     }
-    if found == (old.stamp.size, old.crc64) {
-        // The pages were forced down before they were read: what was written without a sync is now.
-        let mut record = old;
-        record.set_unsynced(None);
-        match (bucket.restamp(&file, &before, record, None), &still.bytes) {
-            // A file that we may only read: this process knows, and no other needs to.
-            (Err(StoreError::Denied(_) | StoreError::ReadOnly(_)), Some(bytes)) => {
-                store.judge.memory.remember(&before, bytes);
-            }
-            (other, _) => {
-                other?;
-            }
+    match (bucket.restamp(&file, &before, record, None), &still.bytes) {
+        // A file that we may only read: this process knows, and no other needs to.
+        (Err(StoreError::Denied(_) | StoreError::ReadOnly(_)), Some(bytes)) if same => {
+            store.judge.memory.remember(&before, bytes);
         }
-    } else {
-        bucket.drop_content_half(&file, &old)?;
+        (other, _) => {
+            other?;
+        }
     }
     Ok(Outcome::Settled)
 }
 
-impl Bucket {
-    /// The record speaks of other bytes: it goes, and what it says of the object half stays, in the
-    /// meta JSON. The caller holds the key's lock.
-    fn drop_content_half(&self, file: &OwnedFd, record: &Record) -> Result<()> {
-        if disk::read(file, &self.tree)?.by_inode {
-            return disk::remove_record(file, &self.tree); // both halves lie in one place
-        }
-        let old = disk::read_meta(file, Some(record), &self.tree)?;
-        let mut meta = old.as_deref().and_then(Meta::from_json).unwrap_or_default();
-        if meta.content_type.is_none() && !record.sealed {
-            let kind = content_type::coded(record.type_code).unwrap_or(content_type::NONE);
-            meta.content_type = Some(kind.as_bytes().to_vec());
-        }
-        let json = meta.to_json(true, old.as_deref());
-        disk::write_meta(file, None, json.as_deref(), &self.tree)?;
-        disk::remove_record(file, &self.tree)
+/// How long a file has been left alone, in nanoseconds.
+fn rest(state: &FileState) -> i64 {
+    let moved = state.modified.max(state.changed);
+    Timestamp::now().0.saturating_sub(moved.0)
+}
+
+/// A record of the content as it is, with the object half of the record that spoke of other bytes.
+/// `None` where a writer came or we are to stop.
+fn read_anew(
+    file: &OwnedFd,
+    state: &FileState,
+    old: Record,
+    lease: &Lease,
+    stop: &AtomicBool,
+) -> Result<Option<Record>> {
+    let mut digester = Digester::new(&[]);
+    if !read_quietly(file, lease, stop, |bytes| digester.update(bytes))? {
+        return Ok(None);
     }
+    let digests = digester.finish();
+    let stamp = Stamp {
+        size: digests.length,
+        modified: state.modified,
+        seal: state.changed,
+    };
+    let mut record = Record::new(ETag::Md5(digests.md5), digests.crc64, stamp);
+    record.type_code = old.type_code;
+    record.has_meta = old.has_meta;
+    record.sealed = old.sealed;
+    record.fields = old.fields;
+    record.fields.retain(|(k, _)| *k == kind::META_OVERFLOW);
+    Ok(Some(record))
 }
 
 /// Length and CRC64NVME of the content; `None` where a writer came or we are to stop.
 fn hash(file: &OwnedFd, lease: &Lease, stop: &AtomicBool) -> Result<Option<(u64, u64)>> {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
+    let mut length = 0;
+    let whole = read_quietly(file, lease, stop, |bytes| {
+        digest.update(bytes);
+        length += bytes.len() as u64;
+    })?;
+    Ok(whole.then(|| (length, digest.finalize())))
+}
+
+/// Reads a file to its end, no faster than [`RATE`]; `false` where a writer came or we are to stop.
+fn read_quietly(
+    file: &OwnedFd,
+    lease: &Lease,
+    stop: &AtomicBool,
+    mut each: impl FnMut(&[u8]),
+) -> Result<bool> {
     let failed = |e| StoreError::from_io("reading an object", e);
     let reader = File::from(file.try_clone().map_err(failed)?);
-    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
     let (mut buffer, mut offset, start) = (vec![0; CHUNK], 0_u64, Instant::now());
     loop {
         let length = reader.read_at(&mut buffer, offset).map_err(failed)?;
         if length == 0 {
-            return Ok(Some((offset, digest.finalize())));
+            return Ok(true);
         }
-        digest.update(&buffer[..length]);
+        each(&buffer[..length]);
         offset += length as u64;
         if stop.load(Ordering::Relaxed) || !lease.holds(file) {
-            return Ok(None);
+            return Ok(false);
         }
         let earned = Duration::from_millis(offset * 1000 / RATE);
         std::thread::sleep(
@@ -240,9 +282,7 @@ impl<'a> Lease<'a> {
             }
             // Not the owner, or leases are off: the quiet time has to do.
         }
-        let state = FileState::look(file)?;
-        let moved = state.modified.max(state.changed);
-        Ok((Timestamp::now().0.saturating_sub(moved.0) > QUIET).then_some(Self { file: None }))
+        Ok((rest(&FileState::look(file)?) > QUIET).then_some(Self { file: None }))
     }
 
     /// Has nobody asked to write since?
@@ -278,9 +318,7 @@ mod tests {
 
     use super::*;
     use crate::record::RECORD_XATTR;
-    use crate::{
-        BucketSettings, Digester, Durability, ETag, KeyPolicy, Put, StoreOptions, WriteConditions,
-    };
+    use crate::{BucketSettings, Durability, KeyPolicy, Meta, Put, StoreOptions, WriteConditions};
 
     struct Place {
         dir: tempfile::TempDir,
@@ -333,7 +371,7 @@ mod tests {
 
         fn settle(&self) {
             let outcome =
-                settle(&self.store, &name(), "f", &AtomicBool::new(false)).expect("no error");
+                settle(&self.store, &name(), "f", 0, &AtomicBool::new(false)).expect("no error");
             assert!(matches!(outcome, Outcome::Settled));
         }
 
@@ -378,8 +416,17 @@ mod tests {
             place.store.seal_queue.pop(Duration::ZERO),
             Some((name(), "f".to_owned()))
         );
+        let derived = place.etag();
         place.settle();
         assert_eq!(place.etag(), etag);
+        let mine = place
+            .bucket()
+            .open(&key(), Access::Blocking)
+            .expect("there");
+        assert!(
+            mine.info.is_tagged(&derived.to_string()),
+            "who read it before goes on"
+        );
         let another = open(&place.dir).bucket(&name()).expect("the bucket");
         let info = another.open(&key(), Access::Blocking).expect("there").info;
         assert_eq!(info.etag, etag);
@@ -387,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn other_content_under_the_old_mtime_loses_the_record_and_keeps_the_object_half() {
+    fn other_content_under_the_old_mtime_gets_a_new_record_and_keeps_the_object_half() {
         let place = Place::new();
         place.put(b"body");
         let before = fs::metadata(place.path())
@@ -401,15 +448,21 @@ mod tests {
         file.write_all_at(b"BODY", 0).expect("written");
         file.set_modified(before).expect("put back");
         drop(file);
-        assert!(matches!(place.etag(), ETag::Derived(..)));
+        let derived = place.etag();
+        assert!(matches!(derived, ETag::Derived(..)));
         place.settle();
-        assert_eq!(place.record(), None);
         let info = place
             .bucket()
             .open(&key(), Access::Blocking)
             .expect("there")
             .info;
-        assert!(matches!(info.etag, ETag::Derived(..)));
+        let mut digester = Digester::new(&[]);
+        digester.update(b"BODY");
+        assert_eq!(info.etag, ETag::Md5(digester.finish().md5));
+        assert!(
+            info.is_tagged(&derived.to_string()),
+            "who read it before goes on"
+        );
         assert_eq!(info.meta.content_type.as_deref(), Some(&b"text/css"[..]));
     }
 
@@ -455,7 +508,8 @@ mod tests {
             .open(place.path())
             .expect("opened");
         place.chmod(0o600);
-        let busy = settle(&place.store, &name(), "f", &AtomicBool::new(false)).expect("no error");
+        let busy =
+            settle(&place.store, &name(), "f", 0, &AtomicBool::new(false)).expect("no error");
         assert!(matches!(busy, Outcome::Busy));
         assert!(matches!(place.etag(), ETag::Derived(..)));
         drop(writer);
@@ -483,7 +537,7 @@ mod tests {
                     for _ in 0..1000 {
                         assert_eq!(gateway.etag(), etag);
                         // Settled or busy: either is right while the other gateway tags.
-                        settle(&gateway.store, &name(), "f", &AtomicBool::new(false))
+                        settle(&gateway.store, &name(), "f", 0, &AtomicBool::new(false))
                             .expect("no error");
                     }
                 });

@@ -161,26 +161,6 @@ pub(crate) fn write_record(file: impl AsFd, record: &Record, tree: &Tree) -> Res
     Ok(bytes)
 }
 
-/// Takes the record of a file away; the meta half stays where it has a place of its own.
-///
-/// # Errors
-/// What the disk says.
-pub(crate) fn remove_record(file: impl AsFd, tree: &Tree) -> Result<()> {
-    match fs::fremovexattr(&file, RECORD_XATTR) {
-        Ok(()) | Err(Errno::NODATA) => Ok(()),
-        Err(e) if lacks_xattrs(&file, e) => {
-            let Some(dir) = tree.reserved("records/i", false)? else {
-                return Ok(());
-            };
-            match fs::unlinkat(&dir, inode(&file)?.to_string(), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(e) => Err(system("records", e)),
-            }
-        }
-        Err(e) => Err(system("a record", e)),
-    }
-}
-
 /// Does the filesystem (or this file) take no user xattrs?
 pub(crate) fn is_unsupported(e: Errno) -> bool {
     matches!(e, Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM)
