@@ -2,6 +2,7 @@
 //!
 //! HMAC-SHA1 over method, MD5, type, date, `x-amz-*` headers and the resource; the body is not covered.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -174,8 +175,12 @@ fn verify(head: &Head<'_>, claim: &Claim<'_>, table: &Table) -> Result<Verified,
         .ok_or_else(|| unknown_key(claim.access_key))?;
     let given = STANDARD.decode(claim.signature).unwrap_or_default();
     let mut first = None;
-    for date in claim.dates {
-        let to_sign = string_to_sign(head, date, claim.query);
+    let tries = claim
+        .dates
+        .iter()
+        .flat_map(|date| paths(head).map(move |path| (date, path)));
+    for (date, path) in tries {
+        let to_sign = string_to_sign(head, &path, date, claim.query);
         let mut mac = Hmac::<Sha1>::new_from_slice(secret.expose().as_bytes())
             .expect("HMAC takes keys of every length");
         mac.update(&to_sign);
@@ -215,7 +220,15 @@ fn payload(head: &Head<'_>) -> Result<Payload, S3Error> {
     }
 }
 
-fn string_to_sign(head: &Head<'_>, date: &str, query: &str) -> Vec<u8> {
+/// The path as received; botocore signs `/bucket/` where it asks for `/bucket`.
+fn paths<'a>(head: &Head<'a>) -> impl Iterator<Item = Cow<'a, str>> {
+    let path = if head.path.is_empty() { "/" } else { head.path };
+    let is_bucket = head.virtual_bucket.is_none() && path.len() > 1 && !path[1..].contains('/');
+    let slashed = is_bucket.then(|| Cow::Owned(format!("{path}/")));
+    std::iter::once(Cow::Borrowed(path)).chain(slashed)
+}
+
+fn string_to_sign(head: &Head<'_>, path: &str, date: &str, query: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b'\n');
@@ -229,7 +242,7 @@ fn string_to_sign(head: &Head<'_>, date: &str, query: &str) -> Vec<u8> {
     out.extend_from_slice(date.as_bytes());
     out.push(b'\n');
     push_amz_headers(&mut out, head, query);
-    push_resource(&mut out, head);
+    push_resource(&mut out, head, path);
     out
 }
 
@@ -259,17 +272,13 @@ fn push_amz_headers(out: &mut Vec<u8>, head: &Head<'_>, query: &str) {
     }
 }
 
-/// The path as received, with the bucket of the host before it, and the sub-resources with decoded values.
-fn push_resource(out: &mut Vec<u8>, head: &Head<'_>) {
+/// The path, with the bucket of the host before it, and the sub-resources with decoded values.
+fn push_resource(out: &mut Vec<u8>, head: &Head<'_>, path: &str) {
     if let Some(bucket) = head.virtual_bucket {
         out.push(b'/');
         out.extend_from_slice(bucket.as_bytes());
     }
-    out.extend_from_slice(if head.path.is_empty() {
-        b"/"
-    } else {
-        head.path.as_bytes()
-    });
+    out.extend_from_slice(path.as_bytes());
     let raw = head
         .query
         .unwrap_or("")

@@ -41,6 +41,20 @@ fn v2_plain() -> Request {
 }
 
 #[test]
+fn botocore_signs_a_slash_behind_a_bucket_that_it_does_not_send() {
+    for target in ["/my-bucket", "/my-bucket/"] {
+        v2_header(target, "uTdNjdEq4AFMNbcOXkybMUCOtqw=", &[])
+            .verify()
+            .expect(target);
+    }
+    let key = v2_header("/my-bucket/k", "uTdNjdEq4AFMNbcOXkybMUCOtqw=", &[]).verify();
+    assert_eq!(
+        key.expect_err("another resource").code(),
+        Code::SignatureDoesNotMatch
+    );
+}
+
+#[test]
 fn what_botocore_signs_with_v2_verifies() {
     assert_eq!(
         v2_plain().verify().expect("v2 in the header").scheme,
