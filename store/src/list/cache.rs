@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::known::Known;
 use super::names::Names;
 use crate::{BucketName, Timestamp};
 
@@ -35,7 +36,7 @@ pub(crate) struct DirId {
     pub born: Timestamp,
 }
 
-/// When its names last changed, as the filesystem says.
+/// When a directory's names (or a file) last changed, as the filesystem says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DirTimes {
     /// mtime.
@@ -71,6 +72,8 @@ struct Shelf {
 pub(crate) struct NameCache {
     shelf: Mutex<Shelf>,
     warned: Mutex<HashSet<(BucketName, String)>>,
+    /// The files themselves.
+    pub known: Known,
     budget: usize,
 }
 
@@ -86,6 +89,7 @@ impl NameCache {
         Self {
             shelf: Mutex::default(),
             warned: Mutex::default(),
+            known: Known::default(),
             budget,
         }
     }

@@ -11,6 +11,8 @@ use std::ffi::CStr;
 use rustix::fs::{self, FileType, OFlags, Statx};
 use rustix::io::Errno;
 
+use super::cache::DirTimes;
+use super::known::{Known, Tagged};
 use super::read::{Reader, timestamp};
 use super::walk::Found;
 use crate::record::{self, FileState, Verdict, judge};
@@ -59,30 +61,19 @@ pub(crate) fn describe_all(bucket: &Bucket, found: &[Found]) -> Result<Vec<Optio
             Found::Group(_) => None,
         })
         .collect();
-    let mut found = Vec::with_capacity(candidates.len());
     let begun = Instant::now();
     let (sample, rest) = candidates.split_at(candidates.len().min(SAMPLE));
-    for candidate in sample {
-        found.push(describe(bucket, candidate)?);
-    }
+    let mut look = Look::begin(bucket);
+    let mut found = look.at_all(sample)?;
     if rest.is_empty() || begun.elapsed() < SLOW * SAMPLE as u32 {
-        for candidate in rest {
-            found.push(describe(bucket, candidate)?);
-        }
+        found.extend(look.at_all(rest)?);
         return Ok(found);
     }
     let share = rest.len().div_ceil(THREADS).max(1);
     std::thread::scope(|scope| {
         let work: Vec<_> = rest
             .chunks(share)
-            .map(|chunk| {
-                scope.spawn(move || {
-                    chunk
-                        .iter()
-                        .map(|c| describe(bucket, c))
-                        .collect::<Result<Vec<_>>>()
-                })
-            })
+            .map(|chunk| scope.spawn(move || Look::begin(bucket).at_all(chunk)))
             .collect();
         for thread in work {
             found.extend(thread.join().expect("describing an entry does not panic")?);
@@ -91,16 +82,136 @@ pub(crate) fn describe_all(bucket: &Bucket, found: &[Found]) -> Result<Vec<Optio
     })
 }
 
-fn describe(bucket: &Bucket, candidate: &Candidate) -> Result<Option<ListEntry>> {
-    let key = &candidate.key;
-    let here = match &candidate.place {
-        Place::Marked(modified) => Some(marked(key, *modified)),
-        Place::Entry(reader, dir) => by_name(bucket, reader, dir, key)?,
-        Place::Path(reader) => by_path(bucket, reader, key)?,
-    };
-    match (&candidate.also, here) {
-        (Some(also), None) => describe(bucket, also),
-        (_, here) => Ok(here),
+/// A look at one entry after the other.
+struct Look<'a> {
+    bucket: &'a Bucket,
+    known: &'a Known,
+    /// When it began: files that had been quiet for a while then show every change since by their times.
+    asked: Timestamp,
+    /// Was the last entry known, so that the next is likely to be?
+    expects_known: bool,
+}
+
+impl<'a> Look<'a> {
+    fn begin(bucket: &'a Bucket) -> Self {
+        let known = &bucket.store.names.known;
+        Self {
+            bucket,
+            known,
+            asked: Timestamp::now(),
+            expects_known: true,
+        }
+    }
+
+    fn at_all(&mut self, candidates: &[&Candidate]) -> Result<Vec<Option<ListEntry>>> {
+        candidates
+            .iter()
+            .map(|candidate| self.at(candidate))
+            .collect()
+    }
+
+    fn at(&mut self, candidate: &Candidate) -> Result<Option<ListEntry>> {
+        let key = &candidate.key;
+        let here = match &candidate.place {
+            Place::Marked(modified) => Some(marked(key, *modified)),
+            Place::Entry(reader, dir) => self.by_name(reader, dir, key)?,
+            Place::Path(reader) => self.by_path(reader, key)?,
+        };
+        match (&candidate.also, here) {
+            (Some(also), None) => self.at(also),
+            (_, here) => Ok(here),
+        }
+    }
+
+    /// Looks at a name of an open directory, without opening the file where two calls are enough, or one.
+    fn by_name(&mut self, reader: &Reader, dir: &Dir, key: &str) -> Result<Option<ListEntry>> {
+        let name = reader.entry_name(key);
+        let mut buffer = [0; USUAL_RECORD];
+        // Read before the stat, a missing record is known to be of the file that the stat is of, if that had
+        // been quiet. But a file that is known needs no record.
+        let early = (!self.expects_known).then(|| dir.xattr(&name, RECORD_XATTR, &mut buffer));
+        let Some(stat) = reader.bearable(key, dir.stat(&name))? else {
+            return Ok(None);
+        };
+        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
+            return Ok(None);
+        }
+        let state = state(&stat);
+        let known = self.known.get(&state);
+        self.expects_known = known.is_some();
+        if let Some(tagged) = known {
+            return Ok(Some(entry(key, &state, tagged)));
+        }
+        let in_time = early.is_some() && self.had_been_quiet(&state);
+        let bytes = match early.unwrap_or_else(|| dir.xattr(&name, RECORD_XATTR, &mut buffer)) {
+            Ok(length) => Some(&buffer[..length]),
+            Err(Errno::NODATA) => None,
+            // Linux: without the right to read a file, its xattrs cannot be read either; HEAD is refused then.
+            Err(Errno::ACCESS | Errno::PERM) => None,
+            Err(_) => return self.by_path(reader, key),
+        };
+        let verdict = judge(self.bucket, &state, bytes);
+        let sure = match verdict {
+            Verdict::Valid(_) => true,
+            // Another file may have taken the name between the two calls.
+            Verdict::None | Verdict::Stale(_) => in_time || self.stays(reader, dir, key, &state)?,
+            Verdict::Unverified(_) => false,
+        };
+        if !sure {
+            return self.by_path(reader, key);
+        }
+        let checksum = match &verdict {
+            Verdict::Valid(record) => Some(record.checksum()),
+            _ => None,
+        };
+        let tagged = Tagged {
+            etag: verdict.etag(&state, self.bucket.stable_inodes()),
+            checksum: checksum.map(|kept| (kept.checksum.algorithm, kept.kind)),
+        };
+        if self.had_been_quiet(&state) {
+            self.known.keep(state, tagged);
+        }
+        Ok(Some(entry(key, &state, tagged)))
+    }
+
+    /// Had the file been quiet when the look began? Never where another machine's clock stamps it. Its mtime
+    /// may say anything.
+    fn had_been_quiet(&self, state: &FileState) -> bool {
+        let times = DirTimes {
+            modified: state.changed,
+            changed: state.changed,
+        };
+        !self.bucket.is_remote() && times.settled(self.asked)
+    }
+
+    fn stays(&self, reader: &Reader, dir: &Dir, key: &str, state: &FileState) -> Result<bool> {
+        let again = reader.bearable(key, dir.stat(&reader.entry_name(key)))?;
+        Ok(again.is_some_and(|again| self::state(&again) == *state))
+    }
+
+    /// Opens the object as HEAD does, and takes everything from the descriptor.
+    fn by_path(&self, reader: &Reader, key: &str) -> Result<Option<ListEntry>> {
+        let Some(path) = reader.locate(key) else {
+            return Ok(None);
+        };
+        let opened = reader.tree.open(&path, OFlags::RDONLY, Access::Blocking);
+        let Some(file) = reader.bearable_open(key, opened)? else {
+            return Ok(None);
+        };
+        let stat = fs::fstat(&file).map_err(|e| system(key, e))?;
+        if kind(&stat) != FileType::RegularFile {
+            return Ok(None);
+        }
+        let info = record::describe(self.bucket, &file, &stat, key, Access::Blocking)?;
+        Ok(Some(ListEntry {
+            key: key.to_owned(),
+            size: info.size,
+            modified: info.modified,
+            etag: info.etag,
+            checksum: info
+                .checksum
+                .map(|kept| (kept.checksum.algorithm, kept.kind)),
+        }))
     }
 }
 
@@ -115,73 +226,14 @@ fn marked(key: &str, modified: Timestamp) -> ListEntry {
     }
 }
 
-/// Looks at a name of an open directory, without opening the file where two calls are enough.
-fn by_name(bucket: &Bucket, reader: &Reader, dir: &Dir, key: &str) -> Result<Option<ListEntry>> {
-    let name = reader.entry_name(key);
-    let Some(stat) = reader.bearable(key, dir.stat(&name))? else {
-        return Ok(None);
-    };
-    if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
-        return Ok(None);
-    }
-    let state = state(&stat);
-    let mut buffer = [0; USUAL_RECORD];
-    let bytes = match dir.xattr(&name, RECORD_XATTR, &mut buffer) {
-        Ok(length) => Some(&buffer[..length]),
-        Err(Errno::NODATA) => None,
-        // Linux: without the right to read a file, its xattrs cannot be read either; HEAD is refused then.
-        Err(Errno::ACCESS | Errno::PERM) => None,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(_) => return by_path(bucket, reader, key),
-    };
-    let verdict = judge(bucket, &state, bytes);
-    let sure = match verdict {
-        Verdict::Valid(_) => true,
-        // A record that is missing may be missing from a file that took the name between the two calls.
-        Verdict::None => reader
-            .bearable(key, dir.stat(&name))?
-            .is_some_and(|again| self::state(&again) == state),
-        Verdict::Stale(_) | Verdict::Unverified(_) => false,
-    };
-    if !sure {
-        return by_path(bucket, reader, key);
-    }
-    let checksum = match &verdict {
-        Verdict::Valid(record) => Some(record.checksum()),
-        _ => None,
-    };
-    Ok(Some(ListEntry {
+fn entry(key: &str, state: &FileState, tagged: Tagged) -> ListEntry {
+    ListEntry {
         key: key.to_owned(),
         size: state.size,
         modified: state.modified,
-        etag: verdict.etag(&state, bucket.stable_inodes()),
-        checksum: checksum.map(|kept| (kept.checksum.algorithm, kept.kind)),
-    }))
-}
-
-/// Opens the object as HEAD does, and takes everything from the descriptor.
-fn by_path(bucket: &Bucket, reader: &Reader, key: &str) -> Result<Option<ListEntry>> {
-    let Some(path) = reader.locate(key) else {
-        return Ok(None);
-    };
-    let opened = reader.tree.open(&path, OFlags::RDONLY, Access::Blocking);
-    let Some(file) = reader.bearable_open(key, opened)? else {
-        return Ok(None);
-    };
-    let stat = fs::fstat(&file).map_err(|e| system(key, e))?;
-    if kind(&stat) != FileType::RegularFile {
-        return Ok(None);
+        etag: tagged.etag,
+        checksum: tagged.checksum,
     }
-    let info = record::describe(bucket, &file, &stat, key, Access::Blocking)?;
-    Ok(Some(ListEntry {
-        key: key.to_owned(),
-        size: info.size,
-        modified: info.modified,
-        etag: info.etag,
-        checksum: info
-            .checksum
-            .map(|kept| (kept.checksum.algorithm, kept.kind)),
-    }))
 }
 
 fn state(stat: &Statx) -> FileState {
