@@ -4,7 +4,7 @@
 //! An upload is a directory, `.twintree/uploads/ID/`; nothing of it lives only in a process, so it
 //! survives a restart and is shared among gateways. This file is the door; `folder.rs` knows the names
 //! and locks in the directory, `slot.rs` and `document.rs` the bytes, `part.rs` how a part is stored,
-//! `plan.rs` and `complete.rs` how parts become an object, `uploads.rs` lists and sweeps.
+//! `whole.rs`, `plan.rs` and `complete.rs` how parts become an object, `uploads.rs` lists and sweeps.
 
 mod complete;
 mod document;
@@ -17,6 +17,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 mod uploads;
+mod whole;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};

@@ -35,6 +35,9 @@ const MAX_DOCUMENT: u64 = 1 << 20;
 const MAX_TORN: u32 = 100;
 /// The size of `parts`: sparse, so that no slot ever grows it.
 const PARTS_SIZE: u64 = (MAX_PART as u64 + 1) * SLOT as u64;
+/// How much of `parts` is told at once to be a hole.
+const PAGE: usize = 4096;
+static ZEROS: [u8; PAGE] = [0; PAGE];
 /// Bytes of `parts` that are locked while slots are read and changed.
 const SLOTS_LOCK: (u64, u64) = (0, PARTS_SIZE);
 /// The byte of `parts`, behind all slots, that is locked while a Complete or Abort is under way.
@@ -249,13 +252,21 @@ impl Folder {
         self.parts
             .read_exact_at(&mut bytes, 0)
             .map_err(|e| StoreError::from_io(PARTS, e))?;
-        let (slots, _) = bytes.as_chunks::<SLOT>();
         let mut stored = Vec::new();
-        for (number, slot) in (0..=MAX_PART).zip(slots).skip(1) {
-            match Slot::decode(number, slot) {
-                Decoded::Stored(slot) => stored.push((number, slot)),
-                Decoded::Empty => {}
-                Decoded::Damaged => stored.extend(self.slot(number)?.map(|slot| (number, slot))),
+        for (page, first) in bytes.chunks(PAGE).zip((0..=MAX_PART).step_by(PAGE / SLOT)) {
+            if page == &ZEROS[..page.len()] {
+                continue; // a hole, as most are
+            }
+            let (slots, _) = page.as_chunks::<SLOT>();
+            // Slot 0 is the head.
+            for (number, slot) in (first..).zip(slots).filter(|(number, _)| *number > 0) {
+                match Slot::decode(number, slot) {
+                    Decoded::Stored(slot) => stored.push((number, slot)),
+                    Decoded::Empty => {}
+                    Decoded::Damaged => {
+                        stored.extend(self.slot(number)?.map(|slot| (number, slot)));
+                    }
+                }
             }
         }
         Ok(stored)

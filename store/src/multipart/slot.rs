@@ -219,7 +219,7 @@ fn seal(mut bytes: [u8; SLOT]) -> [u8; SLOT] {
 }
 
 fn checked(bytes: &[u8; SLOT]) -> Decoded<()> {
-    if bytes.iter().all(|b| *b == 0) {
+    if *bytes == [0; SLOT] {
         return Decoded::Empty;
     }
     if bytes[0] != VERSION || seal(*bytes) != *bytes {
