@@ -3,7 +3,11 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use crate::etag::Derivation;
 use crate::{ETag, ETagList, Meta, ObjectChecksum, Timestamp};
+
+/// Bytes of a derived ETag: 32 hex digits and `-1`.
+const DERIVED_LENGTH: usize = 34;
 
 /// May a call wait for the disk?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,9 @@ pub struct ObjectInfo {
     pub etag: ETag,
     /// First half of the derived ETag that sealing replaced; conditions go on accepting it.
     pub(crate) replaced: Option<u64>,
+    /// What the ETag of this very state was derived from until its record was verified, in memory only:
+    /// conditions go on accepting that one as well.
+    pub(crate) derivation: Option<Derivation>,
     /// What the record of an unverified file says: a condition that names it has the file verified first.
     pub(crate) recorded: Option<ETag>,
     /// A valid record's checksum: the client's algorithm, else CRC64NVME. `None` without a valid record.
@@ -57,9 +64,14 @@ impl ObjectInfo {
         if self.etag.to_string() == tag {
             return true;
         }
-        self.replaced.is_some_and(|h1| {
-            tag.len() == 34 && tag.ends_with("-1") && tag.starts_with(&format!("{h1:016x}"))
-        })
+        if tag.len() != DERIVED_LENGTH || !tag.ends_with("-1") {
+            return false;
+        }
+        self.replaced
+            .is_some_and(|first| tag.starts_with(&format!("{first:016x}")))
+            || self
+                .derivation
+                .is_some_and(|from| from.etag().to_string() == tag)
     }
 
     /// Does the list name the ETag that the record of this unverified file holds? Whether it is the

@@ -86,6 +86,7 @@ pub(crate) fn describe_directory(
         modified,
         etag: ETag::Md5(nothing.md5),
         replaced: None,
+        derivation: None,
         recorded: None,
         checksum: Some(ObjectChecksum {
             checksum: Checksum::crc64(nothing.crc64),
@@ -198,6 +199,7 @@ pub(crate) fn inform(
         modified: state.modified,
         etag,
         replaced: None,
+        derivation: None,
         recorded: None,
         checksum: None,
         parts: Vec::new(),
@@ -208,6 +210,7 @@ pub(crate) fn inform(
     match verdict {
         Verdict::Valid(record) => {
             info.replaced = record.replaced;
+            info.derivation = Some(state.derivation(bucket.stable_inodes()));
             info.checksum = Some(record.checksum());
             info.parts = record.parts();
             if let ETag::Multipart(_, count) = record.etag {

@@ -94,14 +94,17 @@ impl FileState {
 
     /// The ETag while there is no valid record.
     pub(crate) fn derived_etag(&self, stable_inodes: bool) -> ETag {
-        let inode = if stable_inodes { self.inode } else { 0 };
+        self.derivation(stable_inodes).etag()
+    }
+
+    /// What that ETag is derived from.
+    pub(crate) fn derivation(&self, stable_inodes: bool) -> Derivation {
         Derivation {
-            inode,
+            inode: if stable_inodes { self.inode } else { 0 },
             size: self.size,
             modified: self.modified,
             changed: self.changed,
         }
-        .etag()
     }
 
     /// Has the content the same size and mtime?
