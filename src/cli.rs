@@ -1,8 +1,11 @@
 //! What the user said: arguments and environment, as text. What it means is `config.rs`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Serves an existing directory tree as S3: buckets are directories, objects are files.
 #[derive(Debug, Parser)]
@@ -18,10 +21,48 @@ Five-minute start:
   mkdir -p ~/s3/photos && twintree serve ~/s3
 prints an endpoint, a key and ready snippets for boto3, aws-cli and rclone.";
 
+const KEYS: &str = "\
+Keys:
+  --credentials FILE, else TWINTREE_ACCESS_KEY and TWINTREE_SECRET_KEY (or TWINTREE_ACCESS_KEY_FILE and
+  TWINTREE_SECRET_KEY_FILE with the paths of files), else TWINTREE_CREDENTIALS, else the config file, else
+  the state directory, where the first start makes a key and prints it once.";
+
+impl Cli {
+    /// Reads the command line and the environment. A variable that is set and empty counts as not set.
+    ///
+    /// # Errors
+    /// What clap says, help and version included.
+    pub fn read() -> Result<Self, clap::Error> {
+        Self::read_from(std::env::args_os())
+    }
+
+    fn read_from(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let empty = |arg: &clap::Arg| {
+            let variable = arg.get_env().and_then(std::env::var_os);
+            variable.is_some_and(|value| value.is_empty())
+        };
+        let command = Self::command().mut_subcommand("serve", |serve| {
+            serve.mut_args(|arg| match empty(&arg) {
+                true => arg.env(Resettable::Reset),
+                false => arg,
+            })
+        });
+        let matches = command.try_get_matches_from(words)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        if let (Command::Serve(serve), Some((_, found))) = (&mut cli.command, matches.subcommand())
+        {
+            serve.credentials_by_flag =
+                found.value_source("credentials") == Some(ValueSource::CommandLine);
+        }
+        Ok(cli)
+    }
+}
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the directories under ROOT as S3 buckets
+    #[command(after_help = KEYS)]
     Serve(Box<Serve>),
     /// Probe a directory's filesystem and explain what twintree can do on it
     Doctor {
@@ -43,6 +84,7 @@ pub enum Command {
 #[derive(Debug, Default, Args)]
 pub struct Serve {
     /// The directory whose directories are buckets
+    #[arg(env = "TWINTREE_ROOT")]
     pub root: Option<PathBuf>,
     /// Address and port, [IPv6]:port or unix:PATH; may be given several times [default: 127.0.0.1:9000]
     #[arg(
@@ -61,7 +103,7 @@ pub struct Serve {
     /// any: every legal key; posix-only: refuse keys that cannot be a path [default: any]
     #[arg(long, value_name = "any|posix-only", env = "TWINTREE_KEYS")]
     pub keys: Option<String>,
-    /// Domain for virtual-host style requests (BUCKET.DOMAIN); may be given several times
+    /// Domain for virtual-host style requests (BUCKET.DOMAIN), a port is ignored; may be given several times
     #[arg(
         long,
         value_name = "NAME",
@@ -76,7 +118,16 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", env = "TWINTREE_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
     /// Refuse every write; write nothing at all into the tree
-    #[arg(long, env = "TWINTREE_READ_ONLY", num_args = 0..=1, default_missing_value = "true")]
+    // Only with an equals sign, or `--read-only DIR` would take the directory for its value.
+    #[arg(
+        long,
+        value_name = "true|false",
+        env = "TWINTREE_READ_ONLY",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
     pub read_only: Option<bool>,
     /// Where our own state lies, outside the served tree [default: $STATE_DIRECTORY, else
     /// /var/lib/twintree for root, else ~/.local/state/twintree]
@@ -85,6 +136,9 @@ pub struct Serve {
     /// File with the access key and the secret key, one a line
     #[arg(long, value_name = "FILE", env = "TWINTREE_CREDENTIALS")]
     pub credentials: Option<PathBuf>,
+    /// Was `credentials` a flag? Then it wins over keys in the environment.
+    #[arg(skip)]
+    pub credentials_by_flag: bool,
     /// Name to hide and refuse at every depth (* stands for any text); may be given several times
     #[arg(
         long,
@@ -148,4 +202,48 @@ pub struct Limits {
     /// The largest body of one PUT or part, e.g. 5G [default: 5G]
     #[arg(long, value_name = "BYTES", env = "TWINTREE_MAX_PUT")]
     pub max_put: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(words: &[&str]) -> Result<Serve, clap::Error> {
+        let words = ["twintree", "serve"]
+            .iter()
+            .chain(words)
+            .map(OsString::from);
+        match Cli::read_from(words)?.command {
+            Command::Serve(serve) => Ok(*serve),
+            other => panic!("serve was asked for, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_switch_before_the_directory_leaves_the_directory_alone() {
+        let said = serve(&["--read-only", "/srv"]).expect("a command line");
+        assert_eq!(
+            (said.read_only, said.root),
+            (Some(true), Some("/srv".into()))
+        );
+        let said = serve(&["--read-only=no", "/srv"]).expect("a command line");
+        assert_eq!(said.read_only, Some(false));
+        assert!(serve(&["--read-only=perhaps", "/srv"]).is_err());
+    }
+
+    #[test]
+    fn a_credentials_flag_is_known_as_one() {
+        let said = serve(&["/srv", "--credentials", "keys"]).expect("a command line");
+        assert!(said.credentials_by_flag);
+        assert!(
+            !serve(&["/srv"])
+                .expect("a command line")
+                .credentials_by_flag
+        );
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
 }

@@ -50,6 +50,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// A file with both keys.
     pub credentials: Option<PathBuf>,
+    /// That file was named by a flag, which wins over the environment.
+    pub credentials_by_flag: bool,
     /// Names kept back.
     pub hide: Vec<String>,
     /// Equal size and mtime suffice.
@@ -101,7 +103,7 @@ pub struct File {
 
 /// A list that may be written as a single text.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
 enum OneOrMany {
     One(String),
     Many(Vec<String>),
@@ -269,9 +271,9 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
     };
     let settings = Settings {
         domains: list(args.domain, file.domain, &[])
-            .into_iter()
-            .map(|d| d.to_ascii_lowercase())
-            .collect(),
+            .iter()
+            .map(|text| domain(text))
+            .collect::<Result<_>>()?,
         region: pick(args.region, file.region, "us-east-1"),
         max_put: size("max-put", limit.max_put, file.max_put, 5 << 30)?,
         body_idle: limits.body_idle,
@@ -290,6 +292,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
             .or(file.state_dir)
             .map_or_else(default_state_dir, Ok)?,
         credentials: args.credentials.or(file.credentials),
+        credentials_by_flag: args.credentials_by_flag,
         hide: list(args.hide, file.hide, &[]),
         verify_mtime_only,
         seal,
@@ -313,6 +316,9 @@ fn list(flags: Vec<String>, file: Option<OneOrMany>, default: &[&str]) -> Vec<St
 /// `ADDR:PORT`, `[IPv6]:PORT`, `HOST:PORT`, `:PORT` (all addresses) or `unix:PATH`.
 fn address(text: &str) -> Result<Vec<Address>> {
     if let Some(path) = text.strip_prefix("unix:") {
+        if path.is_empty() {
+            bail!("listen: unix: wants the path of a socket");
+        }
         return Ok(vec![Address::Unix(PathBuf::from(path))]);
     }
     let full = if text.starts_with(':') {
@@ -326,6 +332,20 @@ fn address(text: &str) -> Result<Vec<Address>> {
     let mut found: Vec<Address> = found.map(Address::Tcp).collect();
     found.dedup();
     Ok(found)
+}
+
+/// A domain without its port: the port of a request's Host is not looked at either.
+fn domain(text: &str) -> Result<String> {
+    let name = match text.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => text,
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let name = name.trim_matches('.').to_ascii_lowercase();
+    if name.is_empty() || !name.chars().all(plain) || name.parse::<IpAddr>().is_ok() {
+        bail!("domain: {text:?} is no name such as s3.example.net");
+    }
+    Ok(name)
 }
 
 fn duration(text: &str) -> Option<Duration> {
@@ -444,5 +464,19 @@ mod tests {
             [Address::Tcp("[::]:80".parse().expect("an address"))]
         );
         assert!(address("9000x").is_err());
+        assert!(address("unix:").is_err());
+    }
+
+    #[test]
+    fn a_domain_is_a_name_and_its_port_does_not_count() {
+        for (text, name) in [
+            ("S3.Example.net", "s3.example.net"),
+            ("localhost:9000", "localhost"),
+        ] {
+            assert_eq!(domain(text).expect(text), name);
+        }
+        for text in ["", ":9000", "http://s3", "10.0.0.1", "a b", "[::1]:9000"] {
+            assert!(domain(text).is_err(), "{text}");
+        }
     }
 }

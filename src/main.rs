@@ -10,14 +10,13 @@ mod secrets;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
 /// EX_USAGE of sysexits(3).
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
             // Printing to a closed pipe fails, and then there is nobody to tell.
@@ -37,12 +36,40 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(commands::Failure::Usage(error)) => {
-            eprintln!("twintree: {error:#}");
+            eprintln!("twintree: {}", told(&error));
             ExitCode::from(USAGE)
         }
         Err(commands::Failure::Work(error)) => {
-            eprintln!("twintree: {error:#}");
+            eprintln!("twintree: {}", told(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An error and its causes in one line; a cause that its effect's text ends with already is not said twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.ends_with(&cause) {
+            continue;
+        }
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(&cause);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = Err::<(), _>(anyhow!("gone")).context("/srv: gone");
+        let error = error.context("cannot serve /srv").expect_err("an error");
+        assert_eq!(told(&error), "cannot serve /srv: /srv: gone");
     }
 }

@@ -12,6 +12,8 @@ use crate::config::Config;
 
 /// The most that is read of a key file, in bytes.
 const MAX_BYTES: u64 = 64 << 10;
+/// What the state directory keeps the keys in.
+const FILE: &str = "credentials";
 
 /// A key pair, and where it came from.
 pub struct Keys {
@@ -25,26 +27,41 @@ pub struct Keys {
     pub fresh: bool,
 }
 
-/// Finds the keys: environment, then the named file, then the config file, then the state directory, where a
-/// first start makes them.
+/// Finds the keys that somebody gave us: the file that a flag named, the environment, the file that the
+/// environment or the config file named, the config file itself. `None`: nobody gave any.
 ///
 /// # Errors
-/// A half-set pair, a file that cannot be read, a state directory inside the served tree.
-pub fn find(config: &Config, env: impl Fn(&str) -> Option<String>) -> Result<Keys> {
+/// A half-set pair, a file that cannot be read, a key that cannot be one.
+pub fn given(config: &Config, env: impl Fn(&str) -> Option<String>) -> Result<Option<Keys>> {
+    let named = config.credentials.as_deref().map(from_file);
+    if config.credentials_by_flag {
+        return named.transpose();
+    }
     if let Some(keys) = from_environment(&env)? {
-        return Ok(keys);
+        return Ok(Some(keys));
     }
-    if let Some(path) = &config.credentials {
-        return from_file(path);
+    if named.is_some() {
+        return named.transpose();
     }
-    if let Some((access, secret)) = &config.inline_keys {
-        return checked(access.clone(), secret.clone(), "the config file".to_owned());
+    match &config.inline_keys {
+        Some((access, secret)) => {
+            let source = "the config file".to_owned();
+            checked(access.clone(), secret.clone(), source).map(Some)
+        }
+        None => Ok(None),
     }
-    let path = config.state_dir.join("credentials");
-    if path.exists() {
-        return from_file(&path);
+}
+
+/// The keys that an earlier start made; the first start makes them.
+///
+/// # Errors
+/// The state directory cannot be used.
+pub fn kept(config: &Config) -> Result<Keys> {
+    let path = config.state_dir.join(FILE);
+    match path.exists() {
+        true => from_file(&path),
+        false => make(config, &path),
     }
-    make(config, &path)
 }
 
 fn from_environment(env: &impl Fn(&str) -> Option<String>) -> Result<Option<Keys>> {
@@ -128,7 +145,6 @@ fn checked(access: String, secret: String, source: String) -> Result<Keys> {
 }
 
 fn make(config: &Config, path: &Path) -> Result<Keys> {
-    refuse_inside(&config.root, &config.state_dir)?;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -174,8 +190,11 @@ fn make(config: &Config, path: &Path) -> Result<Keys> {
     })
 }
 
-/// A key that lies in the served tree would be served.
-fn refuse_inside(root: &Path, state: &Path) -> Result<()> {
+/// Refuses a state directory that lies in the served tree: the key in it would be served.
+///
+/// # Errors
+/// It does, or the root is not there.
+pub fn refuse_inside(root: &Path, state: &Path) -> Result<()> {
     let root = root
         .canonicalize()
         .with_context(|| format!("cannot serve {}", root.display()))?;
@@ -209,4 +228,117 @@ fn random_text(length: usize, alphabet: &[u8]) -> Result<String> {
         );
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli, config};
+
+    fn config(dir: &Path) -> Config {
+        let args = cli::Serve {
+            root: Some(dir.join("tree")),
+            state_dir: Some(dir.join("state")),
+            ..cli::Serve::default()
+        };
+        std::fs::create_dir_all(dir.join("tree")).expect("a directory");
+        config::resolve(args, config::File::default()).expect("a config")
+    }
+
+    fn nothing(_: &str) -> Option<String> {
+        None
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_which_wins_over_files() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("keys");
+        std::fs::write(&file, "# by hand\nINFILE\nsecret-in-file\n").expect("a file");
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "secret-in-its-own-file\n").expect("a file");
+        let environment = |name: &str| match name {
+            "TWINTREE_ACCESS_KEY" => Some("INENV".to_owned()),
+            "TWINTREE_SECRET_KEY_FILE" => Some(secret.display().to_string()),
+            _ => None,
+        };
+        let mut config = config(dir.path());
+        let found = |config: &Config, env: &dyn Fn(&str) -> Option<String>| {
+            given(config, env)
+                .expect("keys")
+                .map(|keys| (keys.access, keys.secret.expose().to_owned()))
+        };
+        let pair = |access: &str, secret: &str| Some((access.to_owned(), secret.to_owned()));
+        assert_eq!(found(&config, &nothing), None);
+        config.inline_keys = pair("INLINE", "secret-inline");
+        assert_eq!(found(&config, &nothing), pair("INLINE", "secret-inline"));
+        config.credentials = Some(file);
+        assert_eq!(found(&config, &nothing), pair("INFILE", "secret-in-file"));
+        assert_eq!(
+            found(&config, &environment),
+            pair("INENV", "secret-in-its-own-file")
+        );
+        config.credentials_by_flag = true;
+        assert_eq!(
+            found(&config, &environment),
+            pair("INFILE", "secret-in-file")
+        );
+    }
+
+    #[test]
+    fn half_a_pair_is_an_error_that_names_both() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let half = |name: &str| (name == "TWINTREE_ACCESS_KEY").then(|| "INENV".to_owned());
+        let error = given(&config(dir.path()), half)
+            .err()
+            .expect("an error")
+            .to_string();
+        assert!(error.contains("TWINTREE_SECRET_KEY"), "{error}");
+    }
+
+    #[test]
+    fn the_first_start_makes_a_key_that_the_second_finds() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = config(dir.path());
+        let (first, second) = (kept(&config).expect("made"), kept(&config).expect("found"));
+        assert!(first.fresh && !second.fresh);
+        assert_eq!(
+            (&first.access, first.secret.expose()),
+            (&second.access, second.secret.expose())
+        );
+        let mode = |path: &Path| {
+            std::fs::metadata(path)
+                .expect("is there")
+                .permissions()
+                .mode()
+        };
+        assert_eq!(mode(&config.state_dir) & 0o777, 0o700);
+        assert_eq!(mode(&config.state_dir.join(FILE)) & 0o777, 0o600);
+        assert_eq!(
+            std::fs::read_dir(&config.state_dir)
+                .expect("is there")
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_state_directory_in_the_tree_is_refused_also_by_a_link() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = config(dir.path()).root;
+        std::os::unix::fs::symlink(&root, dir.path().join("link")).expect("a link");
+        for inside in [
+            root.clone(),
+            root.join("a/b"),
+            dir.path().join("link/state"),
+        ] {
+            assert!(
+                refuse_inside(&root, &inside).is_err(),
+                "{}",
+                inside.display()
+            );
+        }
+        assert!(refuse_inside(&root, &dir.path().join("state")).is_ok());
+        assert!(refuse_inside(&root, &dir.path().join("tree-beside")).is_ok());
+    }
 }

@@ -503,7 +503,7 @@ def test_flag_over_environment_over_file(daemon, tree, tmp_path):
     assert region("--region", "from-flag", TWINTREE_REGION="from-environment") == "from-flag"
     one = daemon(tree, "--config", config, keys=False)
     s3.client(one.url, access_key="FROMFILE", secret_key="file-secret").list_buckets()
-    one = daemon(tree, "--config", config, "--read-only", "false")
+    one = daemon(tree, "--config", config, "--read-only=false")
     s3.client(one.url).put_object(Bucket="bucket-one", Key="writable", Body=b"the flag wins, and the environment's key")
 
 

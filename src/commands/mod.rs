@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod inspect;
 pub mod serve;
+mod snippets;
 
 /// How a command fails.
 pub enum Failure {

@@ -11,7 +11,7 @@ use twintree_gateway::server::{self, Drained, Endpoint, Listener, ServerOptions}
 use twintree_store::sweep::SweepAges;
 use twintree_store::{Store, StoreOptions};
 
-use super::Failure;
+use super::{Failure, snippets};
 use crate::config::{Address, Config, Seal};
 use crate::secrets::Keys;
 use crate::{cli, config, logging, secrets};
@@ -26,9 +26,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     logging::start(json, &filter).map_err(Failure::Usage)?;
     let config = config::resolve(args, file).map_err(Failure::Usage)?;
     let store = open(&config)?;
-    let keys = secrets::find(&config, |name| {
-        std::env::var(name).ok().filter(|v| !v.is_empty())
-    })?;
+    let keys = keys(&config)?;
     let listeners = bind(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -52,6 +50,15 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     drop(sealer);
     drop(upkeep);
     Ok(outcome?)
+}
+
+fn keys(config: &Config) -> Result<Keys, Failure> {
+    let env = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    if let Some(keys) = secrets::given(config, env).map_err(Failure::Usage)? {
+        return Ok(keys);
+    }
+    secrets::refuse_inside(&config.root, &config.state_dir).map_err(Failure::Usage)?;
+    Ok(secrets::kept(config)?)
 }
 
 fn open(config: &Config) -> Result<Arc<Store>> {
@@ -153,46 +160,9 @@ fn greet(config: &Config, keys: &Keys, endpoints: &[Endpoint]) {
         "serving"
     );
     if keys.fresh {
-        let url = endpoints
-            .iter()
-            .find(|e| matches!(e, Endpoint::Tcp { .. }))
-            .map_or_else(String::new, ToString::to_string);
-        text.push_str(&snippets(
-            &url,
-            &keys.access,
-            keys.secret.expose(),
-            &keys.source,
-        ));
+        text.push_str(&snippets::text(endpoints, keys, config));
     }
     let mut out = std::io::stdout().lock();
     // Nobody may be reading: that is no reason not to serve.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-fn snippets(url: &str, access: &str, secret: &str, path: &str) -> String {
-    format!(
-        "
-A key was made for you. It is kept in {path} and not shown again.
-
-  endpoint    {url}
-  access key  {access}
-  secret key  {secret}
-
-boto3:
-  import boto3
-  s3 = boto3.client('s3', endpoint_url='{url}', region_name='us-east-1',
-                    aws_access_key_id='{access}', aws_secret_access_key='{secret}')
-  s3.create_bucket(Bucket='my-bucket'); s3.upload_file('hello.txt', 'my-bucket', 'hello.txt')
-
-aws-cli:
-  export AWS_ACCESS_KEY_ID={access} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION=us-east-1
-  aws --endpoint-url {url} s3 ls
-
-rclone:
-  rclone config create twintree s3 provider=Other endpoint={url} \\
-    access_key_id={access} secret_access_key={secret} region=us-east-1
-  rclone ls twintree:
-
-"
-    )
 }

@@ -1,0 +1,188 @@
+"""The command line and the first start: what is printed works as it is pasted, what is wrong ends with its own code and word."""
+
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+from lib import s3, server, wire
+
+USAGE = 64
+FAILED = 1
+KEYS = {"TWINTREE_ACCESS_KEY": "A" * 8, "TWINTREE_SECRET_KEY": "b" * 12}
+
+
+def run(*words, environment=None, seconds=20):
+    """Runs the binary to its end, with nothing of this process's environment but PATH."""
+    variables = {"PATH": os.environ["PATH"], **(KEYS if environment is None else environment)}
+    return subprocess.run([server.BINARY, *map(str, words)], capture_output=True, text=True, timeout=seconds, env=variables)
+
+
+# The first start.
+
+def first_start(daemon, tree, *flags, **options):
+    """A daemon that made its key, and the sections of what it printed, by client."""
+    one = daemon(tree, *flags, keys=False, **options)
+    server.wait_until(lambda: any("lsd twintree:" in line for line in one.output), "the last snippet")
+    text = "\n".join(one.output)
+    sections = {}
+    for part in text.split("\n# ")[1:]:
+        name, _, body = part.partition("\n")
+        sections[name] = body
+    return one, sections
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("name", ["boto3", "aws-cli", "rclone"])
+def test_each_snippet_works_as_it_is_pasted(daemon, tree, tmp_path, authority, scheme, name):
+    (tree / "there-already").mkdir()
+    secure = ("--tls-cert", authority.certificate, "--tls-key", authority.key) if scheme == "https" else ()
+    _, sections = first_start(daemon, tree, *secure)
+    home = tmp_path / "home"
+    home.mkdir()
+    path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    variables = {"PATH": path, "HOME": str(home), "RCLONE_CONFIG": str(home / "rclone.conf")}
+    if scheme == "https":  # the test's authority stands for one that the machine knows
+        variables |= {"AWS_CA_BUNDLE": authority.ca, "RCLONE_CA_CERT": authority.ca}
+    script, interpreter = sections[name], ["sh", "-e"]
+    if name == "boto3":
+        interpreter = [sys.executable, "-i"]  # as somebody pastes into the prompt
+    if name == "rclone" and shutil.which("rclone", path=path) is None:
+        pytest.skip("rclone is missing")
+    done = subprocess.run(interpreter, input=script + "\n", capture_output=True, text=True, timeout=60, env=variables, cwd=home)
+    assert done.returncode == 0, done
+    assert "Error" not in done.stderr, done
+    assert ("hello.txt" if name == "boto3" else "there-already") in done.stdout, done
+
+
+def test_listening_everywhere_prints_an_address_that_can_be_reached(daemon, tree):
+    one, sections = first_start(daemon, tree, listen=("0.0.0.0:0",))
+    assert one.url.startswith("http://0.0.0.0:")
+    assert f"http://127.0.0.1:{one.port}" in sections["boto3"] and "0.0.0.0" not in sections["boto3"]
+
+
+def test_a_socket_alone_prints_the_key_and_no_snippet_that_cannot_work(daemon, tree, tmp_path):
+    one = daemon(tree, keys=False, listen=(f"unix:{tmp_path / 's3.sock'}",))
+    server.wait_until(lambda: any("secret key" in line for line in one.output), "the key")
+    one.stop()
+    text = "\n".join(one.output)
+    assert f"endpoint    unix:{tmp_path / 's3.sock'}" in text
+    assert "boto3.client" not in text
+
+
+def test_two_first_starts_at_once_end_with_one_key(daemon, tree, tmp_path):
+    state = tmp_path / "state"
+    processes = [subprocess.Popen([server.BINARY, "serve", str(tree), "--listen", "127.0.0.1:0", "--state-dir", str(state)],
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={"PATH": os.environ["PATH"]})
+                 for _ in range(4)]
+    urls = [process.stdout.readline().split()[-1] for process in processes]
+    access, secret = [line for line in (state / "credentials").read_text().splitlines() if not line.startswith("#")]
+    for url in urls:
+        s3.client(url, access_key=access, secret_key=secret).list_buckets()
+    for process in processes:
+        process.terminate()
+        assert process.wait(20) == 0
+        process.stdout.close()
+    assert os.listdir(state) == ["credentials"]
+
+
+# Where a setting comes from.
+
+def test_an_empty_variable_counts_as_not_set(daemon, tree):
+    empty = dict.fromkeys(("TWINTREE_DOMAIN", "TWINTREE_DURABILITY", "TWINTREE_READ_ONLY", "TWINTREE_MAX_CONNECTIONS",
+                           "TWINTREE_CONFIG", "TWINTREE_ACCESS_KEY_FILE", "TWINTREE_LISTEN"), "")
+    one = daemon(tree, environment=empty)
+    s3.client(one.url).create_bucket(Bucket="bucket-one")
+
+
+@pytest.mark.parametrize("value", ["1", "true", "yes"])
+def test_a_switch_in_the_environment_takes_the_usual_words(daemon, tree, value):
+    one = daemon(tree, environment={"TWINTREE_READ_ONLY": value})
+    s3.refused(403, "AccessDenied", s3.client(one.url).create_bucket, Bucket="bucket-one")
+
+
+def test_a_switch_before_the_directory_leaves_the_directory_alone(tree, tmp_path):
+    """`twintree serve --read-only DIR` must not take DIR for the switch's value."""
+    taken = socket.socket()
+    with taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = run("serve", "--read-only", tree, "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert done.returncode == FAILED and "in use" in done.stderr, done
+
+
+def test_a_credentials_flag_wins_over_keys_in_the_environment(daemon, tree, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("FROMTHEFLAG\nsecret-from-the-flag\n")
+    one = daemon(tree, "--credentials", keys)  # the environment has keys too
+    s3.client(one.url, access_key="FROMTHEFLAG", secret_key="secret-from-the-flag").list_buckets()
+    s3.refused(403, "InvalidAccessKeyId", s3.client(one.url).list_buckets)
+    one = daemon(tree, environment={"TWINTREE_CREDENTIALS": str(keys)})
+    s3.client(one.url).list_buckets()
+
+
+def test_a_domain_may_be_said_with_its_port(daemon, tree):
+    """Beside it, a request whose Host has another port, or none, is virtual-host style too."""
+    one = daemon(tree, "--domain", "s3.example.net:9000")
+    client = s3.client(one.url)
+    client.create_bucket(Bucket="bucket-one")
+    client.put_object(Bucket="bucket-one", Key="k", Body=b"x")
+    for host in ("bucket-one.s3.example.net", "bucket-one.s3.example.net:9000", "BUCKET-ONE.S3.example.net:1"):
+        with wire.Connection(one) as connection:
+            connection.host = host
+            assert connection.ask("GET", "/k").body == b"x", host
+
+
+# What is wrong, and what is asked.
+
+def test_each_wrong_word_ends_with_64_and_names_itself(tree, tmp_path):
+    unknown, wrong = tmp_path / "unknown.toml", tmp_path / "wrong.toml"
+    unknown.write_text('listn = "127.0.0.1:0"\n')
+    wrong.write_text("listen = 5\n")
+    cases = [
+        (["serve"], "no directory"), (["serve", tree, "--bogus"], "--bogus"), (["bogus"], "bogus"),
+        (["serve", tree, "--durability", "maybe"], "durability"), (["serve", tree, "--keys", "all"], "keys"),
+        (["serve", tree, "--listen", "nowhere"], "nowhere"), (["serve", tree, "--listen", "unix:"], "unix:"),
+        (["serve", tree, "--domain", "http://x"], "domain"), (["serve", tree, "--max-put", "5X"], "max-put"),
+        (["serve", tree, "--header-timeout", "soon"], "header-timeout"), (["serve", tree, "--tls-cert", "x"], "tls-key"),
+        (["serve", tree, "--trusted-proxy", "proxy"], "trusted-proxy"), (["serve", tree, "--log", "a=["], "log"),
+        (["serve", tree, "--config", unknown], "listn"), (["serve", tree, "--config", wrong], "list of texts"),
+        (["serve", tree, "--config", tmp_path / "none"], "none"), (["serve", tree, "--credentials", tmp_path / "none"], "none"),
+    ]
+    for words, named in cases:
+        done = run(*words)
+        assert done.returncode == USAGE and named in done.stderr, (words, done)
+        assert "panicked" not in done.stderr
+    half = run("serve", tree, environment={"TWINTREE_ACCESS_KEY": "AAAAAAAA"})
+    assert half.returncode == USAGE and "TWINTREE_SECRET_KEY" in half.stderr, half
+    served = run("serve", tree, "--state-dir", tree / "state", environment={})
+    assert served.returncode == USAGE and "state" in served.stderr, served
+    assert os.listdir(tree) == []
+
+
+def test_what_cannot_be_done_ends_with_1_and_says_why_once(tree, tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_text("x")
+    for words, named in (
+        (["serve", tmp_path / "gone"], "No such file"), (["serve", plain], "Not a directory"),
+        (["serve", tree, "--listen", "192.0.2.1:9"], "192.0.2.1:9"), (["serve", tree, "--listen", f"unix:{tmp_path}/gone/s"], "gone/s"),
+        (["serve", tree, "--listen", "127.0.0.1:0", "--tls-cert", plain, "--tls-key", plain], "plain"),
+        (["doctor", tmp_path / "gone"], "No such file"), (["inspect", tmp_path / "gone"], "No such file"),
+    ):
+        done = run(*words)
+        assert done.returncode == FAILED and named in done.stderr, (words, done)
+        assert done.stderr.count("os error") <= 1 and len(done.stderr.splitlines()) == 1, done
+
+
+def test_help_names_every_setting_and_where_keys_come_from(tmp_path):
+    done = run("serve", "--help")
+    assert done.returncode == 0
+    for word in ("--listen", "127.0.0.1:9000", "--durability", "--keys", "--domain", "--tls-cert", "--read-only", "--config",
+                 "TWINTREE_ACCESS_KEY", "TWINTREE_SECRET_KEY_FILE", "--drain-timeout", "--hide"):
+        assert word in done.stdout, word
+    assert KEYS["TWINTREE_SECRET_KEY"] not in done.stdout
+    for words in (["--help"], ["doctor", "--help"], ["inspect", "--help"], ["--version"]):
+        assert run(*words).returncode == 0
