@@ -225,18 +225,83 @@ impl Checksum {
 /// Combines the CRCs of consecutive pieces, each with its length in bytes, into that of the whole.
 /// `None`: the algorithm is no CRC, or a piece has another one. No pieces: the CRC of nothing.
 pub fn combine_crcs(algorithm: Algorithm, pieces: &[(Checksum, u64)]) -> Option<Checksum> {
-    let crc = algorithm.crc()?;
-    let mut whole = crc_fast::Digest::new(crc).finalize();
+    let field = Field::of(algorithm)?;
+    let mut whole = 0; // of nothing: initial value and final inversion cancel out
+    let mut shift = (0, field.one());
     for (piece, length) in pieces {
         if piece.algorithm != algorithm {
             return None;
         }
-        whole = crc_fast::checksum_combine(crc, whole, piece.as_crc()?, *length);
+        if shift.0 != *length {
+            shift = (*length, field.power_of_x(8, *length)); // parts mostly have one length
+        }
+        whole = field.multiply(shift.1, whole) ^ piece.as_crc()?;
     }
     Some(Checksum {
         algorithm,
         value: crc_bytes(algorithm, whole),
     })
+}
+
+/// Polynomials over GF(2) modulo that of a CRC, the coefficient of x^0 in the highest bit: appending n
+/// zero bytes to what was summed multiplies the CRC by x^(8n) (zlib's `crc32_combine` does so).
+///
+/// Written here because crc-fast takes 100 us to combine two values, and an upload has up to 10,000.
+struct Field {
+    polynomial: u64,
+    bits: u32,
+}
+
+impl Field {
+    fn of(algorithm: Algorithm) -> Option<Self> {
+        let (polynomial, bits) = match algorithm {
+            Algorithm::Crc32 => (0xedb8_8320, 32),
+            Algorithm::Crc32c => (0x82f6_3b78, 32),
+            Algorithm::Crc64Nvme => (0x9a6c_9329_ac4b_c9b5, 64),
+            Algorithm::Sha1 | Algorithm::Sha256 => return None,
+        };
+        Some(Self { polynomial, bits })
+    }
+
+    fn one(&self) -> u64 {
+        1 << (self.bits - 1)
+    }
+
+    fn times_x(&self, a: u64) -> u64 {
+        if a & 1 == 1 {
+            (a >> 1) ^ self.polynomial
+        } else {
+            a >> 1
+        }
+    }
+
+    fn multiply(&self, a: u64, mut b: u64) -> u64 {
+        let mut product = 0;
+        for bit in (0..self.bits).rev() {
+            if a >> bit & 1 == 1 {
+                product ^= b;
+            }
+            b = self.times_x(b);
+        }
+        product
+    }
+
+    /// x to the power `unit * times`; `unit` is a power of two.
+    fn power_of_x(&self, unit: u32, mut times: u64) -> u64 {
+        let mut square = self.times_x(self.one());
+        for _ in 0..unit.trailing_zeros() {
+            square = self.multiply(square, square);
+        }
+        let mut power = self.one();
+        while times > 0 {
+            if times & 1 == 1 {
+                power = self.multiply(power, square);
+            }
+            square = self.multiply(square, square);
+            times >>= 1;
+        }
+        power
+    }
 }
 
 fn crc_bytes(algorithm: Algorithm, crc: u64) -> Vec<u8> {
@@ -302,6 +367,35 @@ mod tests {
             .collect();
             assert_eq!(combine_crcs(algorithm, &pieces), Some(of(&body)));
             assert_eq!(combine_crcs(algorithm, &[]), Some(of(b"")));
+        }
+    }
+
+    #[test]
+    fn combining_agrees_with_another_implementation_at_any_length() {
+        let mut state = 7_u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            state.rotate_left(29)
+        };
+        for algorithm in [Algorithm::Crc32, Algorithm::Crc32c, Algorithm::Crc64Nvme] {
+            let mask = u64::MAX >> (64 - 8 * algorithm.value_len());
+            for length in [0, 1, 7, 8, 4096, 5 << 20, (5 << 30) - 1, 48 << 40] {
+                let (first, second) = (next() & mask, next() & mask);
+                let crc = algorithm.crc().expect("a CRC");
+                let expected = crc_fast::checksum_combine(crc, first, second, length);
+                let sum = |crc| Checksum {
+                    algorithm,
+                    value: crc_bytes(algorithm, crc),
+                };
+                let pieces = [(sum(first), 9), (sum(second), length)];
+                assert_eq!(
+                    combine_crcs(algorithm, &pieces),
+                    Some(sum(expected)),
+                    "{algorithm:?} {length}"
+                );
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
-use rustix::fs::{self, AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Dir, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::document::Document;
@@ -35,9 +35,6 @@ const MAX_DOCUMENT: u64 = 1 << 20;
 const MAX_TORN: u32 = 100;
 /// The size of `parts`: sparse, so that no slot ever grows it.
 const PARTS_SIZE: u64 = (MAX_PART as u64 + 1) * SLOT as u64;
-/// How much of `parts` is told at once to be a hole.
-const PAGE: usize = 4096;
-static ZEROS: [u8; PAGE] = [0; PAGE];
 /// Bytes of `parts` that are locked while slots are read and changed.
 const SLOTS_LOCK: (u64, u64) = (0, PARTS_SIZE);
 /// The byte of `parts`, behind all slots, that is locked while a Complete or Abort is under way.
@@ -248,18 +245,20 @@ impl Folder {
 
     /// All stored parts in order, without a lock.
     pub fn stored(&self) -> Result<Vec<(u16, Slot)>> {
-        let mut bytes = vec![0; PARTS_SIZE as usize];
-        self.parts
-            .read_exact_at(&mut bytes, 0)
-            .map_err(|e| StoreError::from_io(PARTS, e))?;
         let mut stored = Vec::new();
-        for (page, first) in bytes.chunks(PAGE).zip((0..=MAX_PART).step_by(PAGE / SLOT)) {
-            if page == &ZEROS[..page.len()] {
-                continue; // a hole, as most are
-            }
-            let (slots, _) = page.as_chunks::<SLOT>();
+        let mut at = 0;
+        while let Some((start, end)) = self.next_data(at)? {
+            let mut bytes = vec![0; end - start];
+            self.parts
+                .read_exact_at(&mut bytes, start as u64)
+                .map_err(|e| StoreError::from_io(PARTS, e))?;
+            let (slots, _) = bytes.as_chunks::<SLOT>();
             // Slot 0 is the head.
-            for (number, slot) in (first..).zip(slots).filter(|(number, _)| *number > 0) {
+            for (number, slot) in (start / SLOT..)
+                .zip(slots)
+                .filter(|(number, _)| *number > 0)
+            {
+                let number = u16::try_from(number).expect("the file has no more slots");
                 match Slot::decode(number, slot) {
                     Decoded::Stored(slot) => stored.push((number, slot)),
                     Decoded::Empty => {}
@@ -268,8 +267,32 @@ impl Folder {
                     }
                 }
             }
+            at = end;
         }
         Ok(stored)
+    }
+
+    /// The next run of slots from here on that is not a hole; most of the file is one.
+    fn next_data(&self, at: usize) -> Result<Option<(usize, usize)>> {
+        let all = PARTS_SIZE as usize;
+        if at >= all {
+            return Ok(None);
+        }
+        if self.bucket.is_remote() {
+            return Ok(Some((at, all))); // not every server tells holes, or tells them truly
+        }
+        let start = match fs::seek(&self.parts, SeekFrom::Data(at as u64)) {
+            Ok(start) => start as usize / SLOT * SLOT,
+            Err(Errno::NXIO) => return Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((at, all))),
+            Err(e) => return Err(system(PARTS, e)),
+        };
+        let end =
+            fs::seek(&self.parts, SeekFrom::Hole(start as u64)).map_err(|e| system(PARTS, e))?;
+        Ok(Some((
+            start.max(at),
+            (end as usize).next_multiple_of(SLOT).min(all),
+        )))
     }
 
     /// One slot; a damaged one counts as empty.
