@@ -15,6 +15,7 @@ use twintree_store::name::KeyError;
 use twintree_store::{BucketName, ObjectKey};
 
 use crate::error::{Code, S3Error, S3Result};
+use crate::xml;
 
 pub use operation::{Config, Operation};
 pub use query::{Query, percent_decode};
@@ -108,12 +109,13 @@ pub fn bucket_name(name: &str) -> S3Result<BucketName> {
     })
 }
 
-/// Parses a decoded key for a request of `method`, which only chooses how a reserved name is refused.
+/// Parses a decoded key for a request of `method`, which only chooses how a reserved name is refused. A control
+/// character may come as a listing without `encoding-type=url` shows it (FORMATS, *Names that are not UTF-8*).
 ///
 /// # Errors
 /// `KeyTooLongError`, `InvalidURI` for a NUL; for the reserved directory `NoSuchKey` when read, else `AccessDenied`.
 pub fn object_key(key: &str, method: &Method) -> S3Result<ObjectKey> {
-    ObjectKey::parse(key).map_err(|error| match error {
+    ObjectKey::parse(&xml::unescape(key)).map_err(|error| match error {
         KeyError::Empty => S3Error::new(Code::InvalidURI),
         KeyError::Nul => S3Error::new(Code::InvalidURI).message("Object keys cannot hold a NUL."),
         KeyError::TooLong(size) => S3Error::new(Code::KeyTooLongError)
@@ -196,6 +198,8 @@ mod tests {
             ("/b/a%2Fb%20c+d%25", "a/b c+d%"),
             ("/b/%ED%95%9C", "한"),
             ("/b/%252e", "%2e"),
+            ("/b/a%01b", "a\u{1}b"),
+            ("/b/a%F4%8F%B8%81b", "a\u{1}b"),
         ] {
             let (operation, bucket, found) = routed("GET", target);
             assert_eq!(

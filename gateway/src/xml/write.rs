@@ -1,5 +1,7 @@
 //! The writer of every document that we send: one `Vec<u8>`, clean runs copied whole.
 
+use std::borrow::Cow;
+
 use twintree_store::Timestamp;
 
 use crate::date;
@@ -239,6 +241,37 @@ fn push_escape(out: &mut Vec<u8>, byte: u8) {
     }
 }
 
+/// Gives the name that a client means which read it in a document of ours: the inverse of the escape, for what
+/// [`escape_into`] shows by it and nothing else.
+pub fn unescape(name: &str) -> Cow<'_, str> {
+    // The characters of the escape begin with these bytes; names without them are nearly all.
+    if !name.as_bytes().windows(2).any(|pair| pair == [0xF4, 0x8F]) {
+        return Cow::Borrowed(name);
+    }
+    let mut meant = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(first) = rest.chars().next() {
+        let shown = UNSAYABLE.iter().find(|(shown, _)| rest.starts_with(shown));
+        if let Some((shown, character)) = shown {
+            meant.push(*character);
+            rest = &rest[shown.len()..];
+        } else {
+            let control = u32::from(first).checked_sub(ESCAPE_BASE).filter(|byte| {
+                *byte != 0 && *byte < 0x20 && *byte != 0x0D && NEEDS_ESCAPE[*byte as usize]
+            });
+            meant.push(control.and_then(char::from_u32).unwrap_or(first));
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    Cow::Owned(meant)
+}
+
+/// The two non-characters as they are shown.
+const UNSAYABLE: [(&str, char); 2] = [
+    ("\u{10FEEF}\u{10FEBF}\u{10FEBE}", '\u{FFFE}'),
+    ("\u{10FEEF}\u{10FEBF}\u{10FEBF}", '\u{FFFF}'),
+];
+
 const NEEDS_ESCAPE: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -300,6 +333,24 @@ mod tests {
         assert_eq!(escaped("\u{FFFE}"), "\u{10FEEF}\u{10FEBF}\u{10FEBE}");
         assert_eq!(escaped("\u{FFFD}\u{FF0C}"), "\u{FFFD}\u{FF0C}");
         assert_eq!(escaped("\u{7f}\u{85}"), "\u{7f}\u{85}");
+    }
+
+    #[test]
+    fn what_is_shown_by_the_escape_comes_back_and_nothing_else_changes() {
+        for name in [
+            "a\u{1}b\u{1f}",
+            "\u{FFFE}\u{FFFF}",
+            "plain",
+            "\u{10FE80}",
+            "\u{10FEEF}\u{10FEBF}",
+            "한\u{7}",
+        ] {
+            assert_eq!(unescape(&escaped(name)), name, "{name:?}");
+        }
+        assert_eq!(
+            unescape("\u{10FE00}\u{10FE0A}\u{10FE41}"),
+            "\u{10FE00}\u{10FE0A}\u{10FE41}"
+        );
     }
 
     #[test]
