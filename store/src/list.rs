@@ -13,7 +13,6 @@ mod scope;
 mod walk;
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use entry::{Candidate, Place};
@@ -79,7 +78,6 @@ impl Bucket {
             return Ok(page);
         }
         let mut keys = self.keys(query)?;
-        let mut last: Option<String> = None;
         loop {
             // One more than the page has room for: whether anything follows must be known, not guessed.
             let room = query.max_keys - page.len();
@@ -87,10 +85,13 @@ impl Bucket {
             let Some(batch) = batch else { return Ok(page) };
             for found in batch.describe(self)? {
                 if page.len() == query.max_keys {
-                    page.next = last;
+                    page.next = page.last().map(str::to_owned);
                     return Ok(page);
                 }
-                last = Some(page.push(found));
+                match found {
+                    Described::Object(entry) => page.objects.push(entry),
+                    Described::Group(group) => page.common_prefixes.push(group),
+                }
             }
         }
     }
@@ -102,11 +103,13 @@ impl Bucket {
             delimiter: query.delimiter.clone(),
         };
         let bound = scope.after(&query.after);
-        let reader = |tree, side| Reader {
-            tree,
-            side,
-            cache: Arc::clone(&self.store.names),
-            bucket: self.name().clone(),
+        let reader = |tree, side| {
+            Arc::new(Reader {
+                tree,
+                side,
+                cache: Arc::clone(&self.store.names),
+                bucket: self.name().clone(),
+            })
         };
         let native = Walk::start(
             reader(self.tree.clone(), Side::Native),
@@ -130,19 +133,10 @@ impl ListPage {
         self.objects.len() + self.common_prefixes.len()
     }
 
-    /// Adds one more, and says what its key or common prefix is.
-    fn push(&mut self, found: Described) -> String {
-        match found {
-            Described::Object(entry) => {
-                let key = entry.key.clone();
-                self.objects.push(entry);
-                key
-            }
-            Described::Group(group) => {
-                self.common_prefixes.push(group.clone());
-                group
-            }
-        }
+    /// The greatest key or common prefix.
+    fn last(&self) -> Option<&str> {
+        let key = self.objects.last().map(|entry| entry.key.as_str());
+        key.max(self.common_prefixes.last().map(String::as_str))
     }
 }
 
@@ -198,15 +192,16 @@ impl Keys {
     /// The next ones, at most `count`; `None` at the end.
     fn batch(&mut self, count: usize) -> Result<Option<Batch>> {
         let mut found = Vec::with_capacity(count);
-        let mut dirs = HashSet::new();
-        while found.len() < count && dirs.len() < MAX_DIRS {
+        let (mut dirs, mut last) = (0, None);
+        while found.len() < count && dirs < MAX_DIRS {
             let Some(next) = self.next()? else { break };
             if let Found::Object(Candidate {
                 place: Place::Entry(_, dir),
                 ..
             }) = &next
+                && last.replace(Arc::as_ptr(dir)) != Some(Arc::as_ptr(dir))
             {
-                dirs.insert(Arc::as_ptr(dir));
+                dirs += 1;
             }
             found.push(next);
         }
@@ -232,7 +227,10 @@ impl Batch {
         let mut entries = entry::describe_all(bucket, &self.found)?.into_iter();
         let described = self.found.into_iter().filter_map(|found| match found {
             Found::Group(group) => Some(Described::Group(group)),
-            Found::Object(_) => entries.next().flatten().map(Described::Object),
+            Found::Object(candidate) => {
+                let seen = entries.next().flatten()?;
+                Some(Described::Object(seen.under(candidate.key)))
+            }
         });
         Ok(described.collect())
     }

@@ -45,15 +45,36 @@ pub(crate) struct Candidate {
 /// Where an entry lies.
 pub(crate) enum Place {
     /// A name of an open directory: the key's last component.
-    Entry(Reader, Arc<Dir>),
+    Entry(Arc<Reader>, Arc<Dir>),
     /// What has to be resolved: a link, or a long name of the annex.
-    Path(Reader),
+    Path(Arc<Reader>),
     /// A directory that is an object since then.
     Marked(Timestamp),
 }
 
+/// What a look at an object gave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    size: u64,
+    modified: Timestamp,
+    tagged: Tagged,
+}
+
+impl Seen {
+    /// The entry of a page.
+    pub fn under(self, key: String) -> ListEntry {
+        ListEntry {
+            key,
+            size: self.size,
+            modified: self.modified,
+            etag: self.tagged.etag,
+            checksum: self.tagged.checksum,
+        }
+    }
+}
+
 /// Looks at all objects among these, in their order; `None`: there is no object (any more).
-pub(crate) fn describe_all(bucket: &Bucket, found: &[Found]) -> Result<Vec<Option<ListEntry>>> {
+pub(crate) fn describe_all(bucket: &Bucket, found: &[Found]) -> Result<Vec<Option<Seen>>> {
     let candidates: Vec<&Candidate> = found
         .iter()
         .filter_map(|found| match found {
@@ -103,17 +124,17 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn at_all(&mut self, candidates: &[&Candidate]) -> Result<Vec<Option<ListEntry>>> {
+    fn at_all(&mut self, candidates: &[&Candidate]) -> Result<Vec<Option<Seen>>> {
         candidates
             .iter()
             .map(|candidate| self.at(candidate))
             .collect()
     }
 
-    fn at(&mut self, candidate: &Candidate) -> Result<Option<ListEntry>> {
+    fn at(&mut self, candidate: &Candidate) -> Result<Option<Seen>> {
         let key = &candidate.key;
         let here = match &candidate.place {
-            Place::Marked(modified) => Some(marked(key, *modified)),
+            Place::Marked(modified) => Some(marked(*modified)),
             Place::Entry(reader, dir) => self.by_name(reader, dir, key)?,
             Place::Path(reader) => self.by_path(reader, key)?,
         };
@@ -124,7 +145,7 @@ impl<'a> Look<'a> {
     }
 
     /// Looks at a name of an open directory, without opening the file where two calls are enough, or one.
-    fn by_name(&mut self, reader: &Reader, dir: &Dir, key: &str) -> Result<Option<ListEntry>> {
+    fn by_name(&mut self, reader: &Reader, dir: &Dir, key: &str) -> Result<Option<Seen>> {
         let name = reader.entry_name(key);
         let mut buffer = [0; USUAL_RECORD];
         // Read before the stat, a missing record is known to be of the file that the stat is of, if that had
@@ -140,7 +161,7 @@ impl<'a> Look<'a> {
         let known = self.known.get(&state);
         self.expects_known = known.is_some();
         if let Some(tagged) = known {
-            return Ok(Some(entry(key, &state, tagged)));
+            return Ok(Some(seen(&state, tagged)));
         }
         let in_time = early.is_some() && self.had_been_quiet(&state);
         let bytes = match early.unwrap_or_else(|| dir.xattr(&name, RECORD_XATTR, &mut buffer)) {
@@ -171,7 +192,7 @@ impl<'a> Look<'a> {
         if self.had_been_quiet(&state) {
             self.known.keep(state, tagged);
         }
-        Ok(Some(entry(key, &state, tagged)))
+        Ok(Some(seen(&state, tagged)))
     }
 
     /// Had the file been quiet when the look began? Never where another machine's clock stamps it. Its mtime
@@ -190,7 +211,7 @@ impl<'a> Look<'a> {
     }
 
     /// Opens the object as HEAD does, and takes everything from the descriptor.
-    fn by_path(&self, reader: &Reader, key: &str) -> Result<Option<ListEntry>> {
+    fn by_path(&self, reader: &Reader, key: &str) -> Result<Option<Seen>> {
         let Some(path) = reader.locate(key) else {
             return Ok(None);
         };
@@ -203,36 +224,37 @@ impl<'a> Look<'a> {
             return Ok(None);
         }
         let info = record::describe(self.bucket, &file, &stat, key, Access::Blocking)?;
-        Ok(Some(ListEntry {
-            key: key.to_owned(),
+        Ok(Some(Seen {
             size: info.size,
             modified: info.modified,
-            etag: info.etag,
-            checksum: info
-                .checksum
-                .map(|kept| (kept.checksum.algorithm, kept.kind)),
+            tagged: Tagged {
+                etag: info.etag,
+                checksum: info
+                    .checksum
+                    .map(|kept| (kept.checksum.algorithm, kept.kind)),
+            },
         }))
     }
 }
 
-/// A directory that is the object `key`.
-fn marked(key: &str, modified: Timestamp) -> ListEntry {
-    ListEntry {
-        key: key.to_owned(),
+/// A directory that is an object.
+fn marked(modified: Timestamp) -> Seen {
+    let checksum = Some((Algorithm::Crc64Nvme, ChecksumType::FullObject));
+    Seen {
         size: 0,
         modified,
-        etag: ETag::Md5(EMPTY_MD5),
-        checksum: Some((Algorithm::Crc64Nvme, ChecksumType::FullObject)),
+        tagged: Tagged {
+            etag: ETag::Md5(EMPTY_MD5),
+            checksum,
+        },
     }
 }
 
-fn entry(key: &str, state: &FileState, tagged: Tagged) -> ListEntry {
-    ListEntry {
-        key: key.to_owned(),
+fn seen(state: &FileState, tagged: Tagged) -> Seen {
+    Seen {
         size: state.size,
         modified: state.modified,
-        etag: tagged.etag,
-        checksum: tagged.checksum,
+        tagged,
     }
 }
 

@@ -52,7 +52,7 @@ struct Frame {
 
 /// A walk under way.
 pub(crate) struct Walk {
-    reader: Reader,
+    reader: Arc<Reader>,
     scope: Scope,
     frames: Vec<Frame>,
     current: Option<Found>,
@@ -60,7 +60,7 @@ pub(crate) struct Walk {
 
 impl Walk {
     /// Stands before the first key of the scope that the bound does not cover.
-    pub fn start(reader: Reader, scope: Scope, bound: &Bound) -> Result<Self> {
+    pub fn start(reader: Arc<Reader>, scope: Scope, bound: &Bound) -> Result<Self> {
         let mut walk = Self {
             reader,
             scope,
@@ -155,7 +155,7 @@ impl Walk {
             if !inside || skipped {
                 return Ok(());
             }
-            let text = format!("{}{}", frame.text, name.text);
+            let text = joined(&frame.text, name.text);
             match self.reader.list(&text)? {
                 Some(listed) => self.enter(text, listed, false),
                 None => return Ok(()),
@@ -196,7 +196,7 @@ impl Walk {
                 continue;
             }
             let name = frame.names.get(frame.at);
-            let key = format!("{}{}", frame.text, name.text);
+            let key = joined(&frame.text, name.text);
             frame.at += 1;
             // No request could name a longer key.
             if key.len() > MAX_KEY {
@@ -261,9 +261,9 @@ impl Walk {
             let Some(dir) = self.dir()? else {
                 return Ok(None);
             };
-            Place::Entry(self.reader.clone(), dir)
+            Place::Entry(Arc::clone(&self.reader), dir)
         } else {
-            Place::Path(self.reader.clone())
+            Place::Path(Arc::clone(&self.reader))
         };
         Ok(Some(Candidate {
             key,
@@ -332,7 +332,7 @@ fn below(reader: &Reader, text: &str) -> Result<bool> {
         }
         let name = level.names.get(level.at);
         level.at += 1;
-        let key = format!("{}{}", level.text, name.text);
+        let key = joined(&level.text, name.text);
         match name.kind {
             _ if key.len() > MAX_KEY => {}
             Kind::File => return Ok(true),
@@ -358,6 +358,14 @@ fn look(reader: &Reader, text: String) -> Result<Look> {
             at: 0,
         })
     }))
+}
+
+/// A directory's text and a name in it, without the machinery of format.
+fn joined(dir: &str, name: &str) -> String {
+    let mut key = String::with_capacity(dir.len() + name.len());
+    key.push_str(dir);
+    key.push_str(name);
+    key
 }
 
 /// Is the key's last component one name in the annex, not one that goes on in other directories?
