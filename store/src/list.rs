@@ -6,6 +6,7 @@
 
 pub(crate) mod cache;
 mod entry;
+mod fan;
 mod known;
 mod names;
 mod read;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::fan::Fan;
 use super::known::Known;
 use super::names::Names;
 use crate::{BucketName, Timestamp};
@@ -72,6 +73,8 @@ struct Shelf {
 pub(crate) struct NameCache {
     shelf: Mutex<Shelf>,
     warned: Mutex<HashSet<(BucketName, String)>>,
+    /// Threads at work for pages.
+    pub fan: Fan,
     /// The files themselves.
     pub known: Known,
     budget: usize,
@@ -89,6 +92,7 @@ impl NameCache {
         Self {
             shelf: Mutex::default(),
             warned: Mutex::default(),
+            fan: Fan::default(),
             known: Known::default(),
             budget,
         }

@@ -4,7 +4,6 @@
 //! opened and everything is taken from that one descriptor.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use std::ffi::CStr;
 
@@ -12,6 +11,7 @@ use rustix::fs::{self, FileType, OFlags, Statx};
 use rustix::io::Errno;
 
 use super::cache::DirTimes;
+use super::fan;
 use super::known::{Known, Tagged};
 use super::read::{Reader, timestamp};
 use super::walk::Found;
@@ -24,14 +24,6 @@ const EMPTY_MD5: [u8; 16] = 0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e_u128.to_be
 const RECORD_XATTR: &CStr = c"user.twintree";
 /// What is read of a record by name, in bytes: few have optional fields, fewer more than this.
 const USUAL_RECORD: usize = 256;
-/// From this mean time per entry on, a page's entries are looked at by several threads: a warm one takes a
-/// microsecond or two, one on a disk takes hundreds.
-const SLOW: Duration = Duration::from_micros(50);
-/// Entries after which the mean is taken.
-const SAMPLE: usize = 16;
-/// Threads for one slow page: measured 20 times faster on cold inodes.
-const THREADS: usize = 16;
-
 /// An entry that may be an object.
 pub(crate) struct Candidate {
     /// Its key.
@@ -82,24 +74,8 @@ pub(crate) fn describe_all(bucket: &Bucket, found: &[Found]) -> Result<Vec<Optio
             Found::Group(_) => None,
         })
         .collect();
-    let begun = Instant::now();
-    let (sample, rest) = candidates.split_at(candidates.len().min(SAMPLE));
-    let mut look = Look::begin(bucket);
-    let mut found = look.at_all(sample)?;
-    if rest.is_empty() || begun.elapsed() < SLOW * SAMPLE as u32 {
-        found.extend(look.at_all(rest)?);
-        return Ok(found);
-    }
-    let share = rest.len().div_ceil(THREADS).max(1);
-    std::thread::scope(|scope| {
-        let work: Vec<_> = rest
-            .chunks(share)
-            .map(|chunk| scope.spawn(move || Look::begin(bucket).at_all(chunk)))
-            .collect();
-        for thread in work {
-            found.extend(thread.join().expect("describing an entry does not panic")?);
-        }
-        Ok(found)
+    fan::map(&bucket.store.names.fan, &candidates, |stretch| {
+        Look::begin(bucket).at_all(stretch)
     })
 }
 
