@@ -214,6 +214,11 @@ impl Store {
         &self.root
     }
 
+    /// The mount that the root lies on.
+    pub(crate) fn mount(&self) -> u64 {
+        self.root_id.2
+    }
+
     /// Refuses writes of a read-only store.
     pub(crate) fn check_writable(&self) -> Result<()> {
         if self.options.read_only {

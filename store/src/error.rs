@@ -114,7 +114,8 @@ impl StoreError {
     pub fn from_io(what: impl Into<String>, source: io::Error) -> Self {
         let what = what.into();
         match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => Self::NoSpace(what),
+            Some(libc::ENOSPC) => Self::NoSpace(what),
+            Some(libc::EDQUOT) => Self::NoSpace(format!("{what}: the disk quota is used up")),
             Some(libc::EROFS) => Self::ReadOnly(what),
             Some(libc::EACCES | libc::EPERM) => Self::Denied(what),
             Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Self::Exhausted(what),

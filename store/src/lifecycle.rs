@@ -10,11 +10,13 @@ use rustix::io::Errno;
 use crate::bucket::{is_directory, open_beneath};
 use crate::name::RESERVED;
 use crate::path::{annex_piece, key_text};
-use crate::root::system;
+use crate::root::{mount_of, system};
 use crate::{BucketName, BucketSettings, Result, Store, StoreError, Timestamp};
 
 /// Directories below a bucket that one removal descends into at most at once, by depth.
 const MAX_DEPTH: usize = 1024;
+/// What is never removed, empty or not: a person put it there, and rmdir could not take it away.
+const MOUNTED: &str = "a mounted filesystem";
 const LIST: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -24,7 +26,7 @@ impl Store {
     /// Makes a bucket. Blocking.
     ///
     /// # Errors
-    /// `BucketExists`, and what the disk says.
+    /// `BucketExists`, `Reserved` for a name on the hide list, and what the disk says.
     pub fn create_bucket(
         self: &Arc<Self>,
         name: &BucketName,
@@ -32,6 +34,9 @@ impl Store {
     ) -> Result<()> {
         self.check_writable()?;
         self.check_root()?;
+        if self.hide.hides(name.as_str().as_bytes()) {
+            return Err(StoreError::Reserved(name.to_string()));
+        }
         match fs::mkdirat(self.root(), name.as_str(), Mode::from_raw_mode(0o777)) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(StoreError::BucketExists(name.to_string())),
@@ -65,6 +70,13 @@ impl Store {
             bucket: name.to_string(),
             found,
         };
+        if mount_of(top.as_fd())
+            .map_err(|e| system(name.as_str(), e))?
+            .2
+            != self.mount()
+        {
+            return Err(not_empty(MOUNTED.to_owned()));
+        }
         let removal = Removal { store: self };
         if let Some(found) = removal.content(&top, String::new(), 0)? {
             return Err(not_empty(found));
@@ -85,11 +97,14 @@ impl Store {
             return Err(not_empty(found));
         }
         remove_tree(&top, RESERVED.as_bytes(), 0)?;
-        drop(top);
         match fs::unlinkat(self.root(), name.as_str(), AtFlags::REMOVEDIR) {
             Ok(()) => {}
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                return Err(not_empty("an entry that just arrived".to_owned()));
+                let left = entries(&top)?.into_iter().next();
+                let gone = || "an entry that just arrived".to_owned();
+                return Err(not_empty(
+                    left.map_or_else(gone, |(name, _)| key_text(&name).into_owned()),
+                ));
             }
             Err(Errno::NOENT) => return Err(StoreError::NoSuchBucket(name.to_string())),
             Err(e) => return Err(system(name.as_str(), e)),
@@ -130,6 +145,10 @@ impl Removal<'_> {
             };
             if crate::dirmark::read(&child).object.is_some() {
                 return Ok(Some(format!("{shown}/")));
+            }
+            let mount = mount_of(child.as_fd()).map_err(|e| system(&shown, e))?.2;
+            if mount != self.store.mount() {
+                return Ok(Some(format!("{shown}/, {MOUNTED}")));
             }
             if let Some(found) = self.content(&child, format!("{shown}/"), depth + 1)? {
                 return Ok(Some(found));
@@ -246,4 +265,45 @@ fn entries(dir: &impl AsFd) -> Result<Vec<(Vec<u8>, bool)>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Durability, KeyPolicy, StoreOptions};
+
+    fn store(root: &std::path::Path, hide: &[&str]) -> Arc<Store> {
+        Store::open(StoreOptions {
+            root: root.to_owned(),
+            state_dir: None,
+            durability: Durability::Relaxed,
+            keys: KeyPolicy::Any,
+            read_only: false,
+            hide: hide.iter().map(|name| (*name).to_owned()).collect(),
+            verify_mtime_only: false,
+        })
+        .expect("a store")
+    }
+
+    #[test]
+    fn a_hidden_name_becomes_no_bucket_and_leaves_no_directory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store(dir.path(), &["tmp*"]);
+        let name = BucketName::parse("tmp-files").expect("a name");
+        let made = store.create_bucket(&name, BucketSettings::default());
+        assert!(matches!(made, Err(StoreError::Reserved(_))), "{made:?}");
+        assert!(!dir.path().join("tmp-files").exists());
+    }
+
+    #[test]
+    fn what_is_left_in_a_bucket_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir_all(dir.path().join("old/.fuse_hidden01")).expect("a directory");
+        let store = store(dir.path(), &[]);
+        let name = BucketName::parse("old").expect("a name");
+        match store.delete_bucket(&name) {
+            Err(StoreError::BucketNotEmpty { found, .. }) => assert_eq!(found, ".fuse_hidden01"),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -27,25 +27,36 @@ def picture(root, atime=True):
 class Mount:
     """A small file system of its own, made for one test. Skips the test where mounting is not allowed."""
 
-    def __init__(self, folder, kind, megabytes):
+    def __init__(self, folder, kind, megabytes, *, inodes=None, options=""):
         self.folder = folder
         self.image = None
         folder.mkdir(exist_ok=True)
         if os.geteuid() != 0:
             pytest.skip("mounting needs root")
-        if kind == "tmpfs":
-            command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "twintree-test", str(folder)]
-        else:
+        if kind.startswith("ext4"):
             self.image = folder.with_name(folder.name + ".image")
             with open(self.image, "wb") as image:
                 image.truncate(megabytes << 20)
-            subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", str(self.image)], check=True)
-            command = ["mount", "-o", "loop", str(self.image), str(folder)]
+            made = ["-b", "1024", "-I", "128"] if kind == "ext4-small-inodes" else ["-b", "4096", "-I", "256"]
+            made += ["-N", str(inodes)] if inodes else []
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", *made, str(self.image)],
+                           check=True, capture_output=True)
+            command = ["mount", "-o", ",".join(["loop", options] if options else ["loop"]), str(self.image), str(folder)]
+        else:
+            limits = {"tmpfs": [f"size={megabytes}m"] + ([f"nr_inodes={inodes}"] if inodes else []), "ramfs": []}[kind]
+            command = ["mount", "-t", kind, *(["-o", ",".join(limits)] if limits else []), "twintree-test", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
         self.mounted = True
         shutil.rmtree(folder / "lost+found", ignore_errors=True)
+
+    def fail(self):
+        """Makes ext4 find an error on the disk; with errors=remount-ro it turns read-only under whoever uses it."""
+        os.sync()
+        device = subprocess.run(["findmnt", "-no", "SOURCE", str(self.folder)], check=True, capture_output=True, text=True).stdout
+        with open(f"/sys/fs/ext4/{os.path.basename(device.strip())}/trigger_fs_error", "w") as trigger:
+            trigger.write("a test")
 
     def remount(self, option):
         """Remounts with another option, such as `ro`."""

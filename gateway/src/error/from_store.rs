@@ -87,6 +87,11 @@ mod tests {
             (Code::InsufficientStorage, 507)
         );
         assert!(error.text().contains("a/b"));
+        let quota = S3Error::from(StoreError::from_io(
+            "k",
+            std::io::Error::from_raw_os_error(122),
+        ));
+        assert!(quota.text().contains("quota"), "{}", quota.text());
         for (errno, code) in [
             (122, Code::InsufficientStorage),
             (30, Code::AccessDenied),

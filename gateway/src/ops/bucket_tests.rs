@@ -36,6 +36,17 @@ async fn a_bucket_is_made_once_seen_and_removed() {
 }
 
 #[tokio::test]
+async fn a_file_or_a_link_in_the_way_is_nobodys_bucket() {
+    let tree = Tree::with_directories(&["real"]);
+    fs::write(tree.path("a-file"), "x").expect("our own directory");
+    std::os::unix::fs::symlink("real", tree.path("a-link")).expect("our own directory");
+    for target in ["/a-file", "/a-link"] {
+        let code = tree.refused("PUT", target, &[], "").await;
+        assert_eq!(code, Code::BucketAlreadyExists, "{target}");
+    }
+}
+
+#[tokio::test]
 async fn a_directory_with_a_file_is_not_removed() {
     let tree = Tree::with_directories(&["data"]);
     fs::write(tree.path("data/file"), "x").expect("our own directory");

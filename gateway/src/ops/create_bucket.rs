@@ -1,8 +1,10 @@
 //! CreateBucket: one directory under the root.
 
+use std::sync::Arc;
+
 use http::header::LOCATION;
 use http::{HeaderName, HeaderValue, StatusCode};
-use twintree_store::{BucketName, BucketSettings, StoreError};
+use twintree_store::{BucketName, BucketSettings, Store, StoreError};
 
 use super::answer;
 use crate::call::{Call, Reply, blocking};
@@ -41,17 +43,7 @@ pub(crate) async fn create_bucket(
             ..BucketSettings::default()
         };
         match store.create_bucket(&name, settings) {
-            Err(StoreError::BucketExists(_)) => {
-                let recorded = store.bucket(&name).and_then(|bucket| bucket.settings());
-                let of_another =
-                    recorded.is_ok_and(|found| found.owner.is_some_and(|found| found != owner));
-                let code = if of_another {
-                    Code::BucketAlreadyExists
-                } else {
-                    Code::BucketAlreadyOwnedByYou
-                };
-                Err(S3Error::new(code).with("BucketName", name.as_str()))
-            }
+            Err(StoreError::BucketExists(_)) => Err(exists(&store, &name, &owner)),
             made => Ok(made?),
         }
     })
@@ -59,6 +51,22 @@ pub(crate) async fn create_bucket(
     let mut reply = answer::empty(StatusCode::OK);
     reply.headers_mut().insert(LOCATION, location);
     Ok(reply)
+}
+
+/// Says whose the bucket is that is in the way. A file or a link of that name is nobody's bucket: who is told
+/// that it is theirs would go on to write into it.
+fn exists(store: &Arc<Store>, name: &BucketName, owner: &str) -> S3Error {
+    let error = match store.bucket(name).and_then(|bucket| bucket.settings()) {
+        Err(StoreError::NoSuchBucket(_)) => {
+            let message = format!("{name:?} under the root is no directory.");
+            S3Error::new(Code::BucketAlreadyExists).message(message)
+        }
+        Ok(found) if found.owner.as_ref().is_some_and(|found| found != owner) => {
+            S3Error::new(Code::BucketAlreadyExists)
+        }
+        _ => S3Error::new(Code::BucketAlreadyOwnedByYou),
+    };
+    error.with("BucketName", name.as_str())
 }
 
 /// A bucket that silently lacks what was asked for would be a lie.
