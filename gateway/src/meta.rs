@@ -31,6 +31,11 @@ const KEPT: [HeaderName; 6] = [
     REDIRECT,
 ];
 
+/// Is this a header that an object may have, beside its Content-Type and its user metadata?
+pub(crate) fn is_system_header(name: &str) -> bool {
+    name == STORAGE_CLASS.as_str() || KEPT.iter().any(|kept| kept.as_str() == name)
+}
+
 const STORAGE_CLASSES: [&str; 11] = [
     "STANDARD",
     "REDUCED_REDUNDANCY",

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +16,9 @@ use super::{Failure, snippets};
 use crate::config::{Address, Config, Seal};
 use crate::secrets::Keys;
 use crate::{cli, config, logging, secrets};
+
+/// How long work that no client waits for any more may go on after the drain.
+const LAST_WORK: Duration = Duration::from_secs(2);
 
 /// Runs the daemon until SIGTERM or SIGINT, then lets what is in flight end.
 ///
@@ -47,6 +51,9 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
         true => None,
     };
     let outcome = runtime.block_on(serve(&config, &store, keys, listeners));
+    // A thread that waits for a disk that never answers must not keep us from leaving: nothing that it
+    // would do is half done without it.
+    runtime.shutdown_timeout(LAST_WORK);
     drop(sealer);
     drop(upkeep);
     Ok(outcome?)

@@ -146,7 +146,7 @@ impl Store {
                 continue;
             }
             // One directory that we may not enter, or that vanishes meanwhile, never breaks the list.
-            match self.bucket(&name).and_then(|bucket| bucket.info()) {
+            match self.bucket(&name).and_then(|bucket| bucket.info_at_least()) {
                 Ok(info) => found.push(info),
                 Err(
                     StoreError::NoSuchBucket(_)
@@ -267,6 +267,25 @@ impl Bucket {
             name: self.name.clone(),
             created,
             location: settings.location,
+        })
+    }
+
+    /// As [`Bucket::info`]; settings that somebody damaged hide no bucket.
+    fn info_at_least(&self) -> Result<BucketInfo> {
+        self.info().or_else(|e| {
+            if matches!(e, StoreError::Denied(_)) {
+                return Err(e);
+            }
+            tracing::warn!(
+                bucket = self.name.as_str(),
+                "the bucket is listed without its settings: {e}"
+            );
+            let created = self.born().map_err(|e| system(self.name.as_str(), e))?;
+            Ok(BucketInfo {
+                name: self.name.clone(),
+                created,
+                location: None,
+            })
         })
     }
 

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::root::system;
+use crate::root::{open_own, open_own_file, system};
 use crate::{Bucket, ObjectKey, Result, StoreError};
 
 /// Stripes, in every process and on disk.
@@ -24,6 +24,11 @@ const STRIPES: usize = 1024;
 const LEASE_AGE: Duration = Duration::from_secs(60);
 /// How long a lease is waited for.
 const LEASE_WAIT: Duration = Duration::from_secs(120);
+/// How long a lock is waited for: far longer than a publish takes, and not for ever, because whoever may
+/// write into the bucket's directory can hold one.
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// Pauses between two tries for a lock that another process holds: from a publish without a sync up.
+const PAUSES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(2));
 const FILE_FLAGS: OFlags = OFlags::RDWR
     .union(OFlags::CREATE)
     .union(OFlags::NOFOLLOW)
@@ -97,12 +102,13 @@ impl Bucket {
     /// `Unavailable` where the bucket's kind of lock cannot be had here, and what the disk says.
     pub(crate) fn lock_key(&self, key: &ObjectKey) -> Result<KeyGuard<'_>> {
         let stripe = stripe_of(key.as_str());
-        let held = self.shared.locks.stripes[stripe].lock();
+        let held = self.stripe(stripe)?;
         let shared = self.shared_locks()?;
         let release = match shared.kind {
             Kind::Ofd => {
-                byte_lock(&shared.keys, stripe, libc::F_WRLCK, true)
-                    .map_err(|e| StoreError::from_io("locks/keys", e))?;
+                patiently("locks/keys", LOCK_WAIT, || {
+                    byte_lock(&shared.keys, stripe, libc::F_WRLCK)
+                })?;
                 Release::Byte(&shared.keys, stripe)
             }
             Kind::Flock => Release::File {
@@ -124,7 +130,7 @@ impl Bucket {
     /// What the disk says.
     pub(crate) fn lock_key_for_reading(&self, key: &str) -> Result<ReadGuard<'_>> {
         let stripe = stripe_of(key);
-        let held = self.shared.locks.stripes[stripe].lock();
+        let held = self.stripe(stripe)?;
         let locked = match self.share(stripe) {
             // A reader who may not enter, or does not know the kind, still reads: it only looks
             // again without having waited.
@@ -135,6 +141,12 @@ impl Bucket {
             _locked: locked,
             _stripe: held,
         })
+    }
+
+    /// The stripe in this process: whoever holds it may be waiting for another process.
+    fn stripe(&self, stripe: usize) -> Result<MutexGuard<'_, ()>> {
+        let held = self.shared.locks.stripes[stripe].try_lock_for(LOCK_WAIT);
+        held.ok_or_else(|| busy("the key", LOCK_WAIT))
     }
 
     /// A shared lock of a stripe among all processes; `None`: nobody can hold it exclusively.
@@ -149,17 +161,16 @@ impl Bucket {
             // A lease cannot be shared; its holder is waited for by looking again.
             Some(Kind::Lease) | None => return Ok(None),
         };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match fs::openat(&dir, &name, flags, Mode::empty()) {
-            Ok(file) => file,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(e) => return Err(system("locks", e)),
+        let Some(file) = open_own(&dir, &name, OFlags::RDONLY)? else {
+            return Ok(None);
         };
         if kind == Some(Kind::Ofd) {
-            byte_lock(&file, stripe, libc::F_RDLCK, true)
-                .map_err(|e| StoreError::from_io("locks/keys", e))?;
+            patiently("locks/keys", LOCK_WAIT, || {
+                byte_lock(&file, stripe, libc::F_RDLCK)
+            })?;
         } else {
-            fs::flock(&file, FlockOperation::LockShared).map_err(|e| system("locks", e))?;
+            let operation = FlockOperation::NonBlockingLockShared;
+            patiently("locks", LOCK_WAIT, || try_flock(&file, operation))?;
         }
         Ok(Some(file))
     }
@@ -201,7 +212,7 @@ impl Drop for KeyGuard<'_> {
     fn drop(&mut self) {
         match &self.release {
             Release::Byte(keys, stripe) => {
-                if let Err(e) = byte_lock(keys, *stripe, libc::F_UNLCK, false) {
+                if let Err(e) = byte_lock(keys, *stripe, libc::F_UNLCK) {
                     tracing::error!("a key's lock cannot be released: {e}");
                 }
             }
@@ -222,49 +233,79 @@ fn stripe_of(key: &str) -> usize {
     (sum % STRIPES as u64) as usize
 }
 
-/// Locks or unlocks one byte for an open file description. With `wait` it waits.
-pub(crate) fn byte_lock(
-    file: &impl AsFd,
-    byte: usize,
-    kind: libc::c_int,
-    wait: bool,
-) -> std::io::Result<()> {
+/// Tries for a lock until it is had or the time is over.
+///
+/// # Errors
+/// `Unavailable` when the time is over, and the system's word.
+pub(crate) fn patiently(
+    what: &str,
+    time: Duration,
+    mut attempt: impl FnMut() -> std::io::Result<bool>,
+) -> Result<()> {
+    let deadline = Instant::now() + time;
+    let (mut pause, longest) = PAUSES;
+    while !attempt().map_err(|e| StoreError::from_io(what, e))? {
+        if Instant::now() >= deadline {
+            return Err(busy(what, time));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(longest);
+    }
+    Ok(())
+}
+
+fn busy(what: &str, time: Duration) -> StoreError {
+    StoreError::Unavailable(format!(
+        "{what}, which somebody has kept locked for {} s,",
+        time.as_secs()
+    ))
+}
+
+/// Takes or changes a flock(2) without waiting; `false`: somebody else holds it.
+pub(crate) fn try_flock(file: &impl AsFd, operation: FlockOperation) -> std::io::Result<bool> {
+    loop {
+        match fs::flock(file, operation) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Locks or unlocks one byte for an open file description; `false`: somebody else holds it.
+pub(crate) fn byte_lock(file: &impl AsFd, byte: usize, kind: libc::c_int) -> std::io::Result<bool> {
     // SAFETY: flock is plain data, for which all zeros is a value.
     let mut range: libc::flock = unsafe { std::mem::zeroed() };
     range.l_type = kind as libc::c_short;
     range.l_whence = libc::SEEK_SET as libc::c_short;
     range.l_start = byte as libc::off_t;
     range.l_len = 1;
-    let command = if wait {
-        libc::F_OFD_SETLKW
-    } else {
-        libc::F_OFD_SETLK
-    };
     loop {
+        let descriptor = file.as_fd().as_raw_fd();
         // SAFETY: fcntl reads the struct that outlives the call; the descriptor is borrowed for the call.
-        if unsafe { libc::fcntl(file.as_fd().as_raw_fd(), command, &raw mut range) } == 0 {
-            return Ok(());
+        if unsafe { libc::fcntl(descriptor, libc::F_OFD_SETLK, &raw mut range) } == 0 {
+            return Ok(true);
         }
         let error = std::io::Error::last_os_error();
-        if error.kind() != std::io::ErrorKind::Interrupted {
-            return Err(error);
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EACCES) => return Ok(false),
+            Some(libc::EINTR) => {}
+            _ => return Err(error),
         }
     }
 }
 
 fn open_lock(dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
-    fs::openat(dir, name, FILE_FLAGS, Mode::from_raw_mode(0o600)).map_err(|e| system(name, e))
+    let missing = || StoreError::Unavailable(name.to_owned());
+    open_own(dir, name, OFlags::RDWR | OFlags::CREATE)?.ok_or_else(missing)
 }
 
 fn flock_file(dir: &OwnedFd, stripe: usize) -> Result<OwnedFd> {
     let file = open_lock(dir, &format!("{stripe:04}"))?;
-    loop {
-        match fs::flock(&file, FlockOperation::LockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(system("locks", e)),
-        }
-    }
+    let operation = FlockOperation::NonBlockingLockExclusive;
+    patiently("locks", LOCK_WAIT, || try_flock(&file, operation))?;
+    Ok(file)
 }
 
 fn take_lease(dir: &OwnedFd, stripe: usize) -> Result<String> {
@@ -336,8 +377,8 @@ fn works(dir: &OwnedFd, kind: Kind) -> Result<bool> {
     let (first, second) = (open_lock(dir, &name)?, open_lock(dir, &name)?);
     let works = match kind {
         Kind::Ofd => {
-            byte_lock(&first, 0, libc::F_WRLCK, false).is_ok()
-                && byte_lock(&second, 0, libc::F_WRLCK, false).is_err()
+            matches!(byte_lock(&first, 0, libc::F_WRLCK), Ok(true))
+                && !matches!(byte_lock(&second, 0, libc::F_WRLCK), Ok(true))
         }
         Kind::Flock => {
             let operation = FlockOperation::NonBlockingLockExclusive;
@@ -356,15 +397,8 @@ fn works(dir: &OwnedFd, kind: Kind) -> Result<bool> {
 }
 
 fn read_mode(dir: &OwnedFd) -> Result<Option<Kind>> {
-    let file = match fs::openat(
-        dir,
-        "mode",
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) {
-        Ok(file) => File::from(file),
-        Err(Errno::NOENT) => return Ok(None),
-        Err(e) => return Err(system("locks/mode", e)),
+    let Some(file) = open_own_file(dir, "mode", OFlags::RDONLY)? else {
+        return Ok(None);
     };
     let mut bytes = Vec::new();
     file.take(4096)

@@ -12,6 +12,8 @@ use crate::name::{ObjectKey, RESERVED};
 pub(crate) const NAME_MAX: usize = 255;
 /// The longest piece of an annex component, in bytes, before its suffix.
 const ANNEX_PIECE: usize = 200;
+/// The longest that one character becomes: four bytes as `%XX`.
+const LONGEST_UNIT: usize = 12;
 /// Byte `b` that is not part of valid UTF-8 shows as this character plus `b`.
 const ESCAPE: u32 = 0x10_FE00;
 /// Names that filesystems and their tools keep for themselves.
@@ -219,6 +221,13 @@ fn push_annex_component(component: &str, kind: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(kind.as_bytes());
 }
 
+/// Did we cut a component here? We cut only where the next character would not have fitted; a person's
+/// shorter pieces would make a tree of any depth that spells one short name.
+pub(crate) fn is_full_piece(name: &[u8]) -> bool {
+    name.strip_suffix(b"=c")
+        .is_some_and(|piece| piece.len() + LONGEST_UNIT > ANNEX_PIECE)
+}
+
 /// What an entry of the annex is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AnnexKind {
@@ -396,6 +405,7 @@ mod tests {
             let mut back = String::new();
             for name in path.components() {
                 prop_assert!(name.len() <= NAME_MAX);
+                prop_assert!(!name.ends_with(b"=c") || is_full_piece(name));
                 let (piece, kind) = annex_piece(name).expect("ours");
                 back.push_str(&piece);
                 if kind == AnnexKind::Directory { back.push('/'); }

@@ -5,6 +5,7 @@
 //! names to every component of every target. Writes never go through a linked directory.
 
 mod dir;
+mod own;
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,9 +20,12 @@ use crate::path::{DiskPath, HideList};
 use crate::{Access, Result, StoreError, dirmark};
 
 pub(crate) use dir::Dir;
+pub(crate) use own::{misplaced, open_own, open_own_file};
 
 /// Symbolic links followed for one name at most, as Linux does (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
+/// Directories that one walk stands in at most, by depth: as many as a key has components.
+const MAX_DIRS: usize = 512;
 /// How often a directory that vanishes while we make its children is made again.
 const MAX_RETRIES: u32 = 100;
 /// How long the removal of a directory is given before it is looked for again.
@@ -107,7 +111,7 @@ impl Tree {
         }
         match fs::openat2(&self.dir, path.as_bytes(), flags, Mode::empty(), resolve) {
             Ok(file) => Ok(Some(file)),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(None),
             Err(Errno::AGAIN) if access == Access::Cached => Err(StoreError::WouldBlock),
             // A link somewhere, or a kernel without openat2: the walk knows what to do, and may wait.
             Err(Errno::LOOP | Errno::NOSYS) if access == Access::Cached => {
@@ -403,7 +407,8 @@ impl Walk<'_> {
         let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let entry = match fs::openat(self.here(), name, look, Mode::empty()) {
             Ok(entry) => entry,
-            Err(Errno::NOENT | Errno::NOTDIR) => {
+            // A link may name what no filesystem holds: nothing is there.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => {
                 return Err(StoreError::NoSuchKey(text(self.path)));
             }
             Err(e) => return Err(named(self.path, e)),
@@ -411,6 +416,10 @@ impl Walk<'_> {
         let stat = fs::fstat(&entry).map_err(|e| named(self.path, e))?;
         match kind(&stat) {
             FileType::Symlink => self.follow(&entry, pending),
+            // Links could lead as deep as they like, and each level holds a descriptor.
+            FileType::Directory if self.dirs.len() >= MAX_DIRS => {
+                Err(StoreError::NoSuchKey(text(self.path)))
+            }
             FileType::Directory => {
                 self.dirs.push(entry);
                 Ok(Step::Into)
@@ -478,8 +487,8 @@ fn reserved_in(top: &impl AsFd, what: &str, create: bool) -> Result<Option<Owned
                     Err(Errno::EXIST) => {}
                     Err(e) => return Err(system(&name(what), e)),
                 }
-                let made =
-                    open_child(&here, component.as_bytes()).map_err(|e| system(&name(what), e))?;
+                let made = open_child(&here, component.as_bytes())
+                    .map_err(|e| misplaced(&name(what), e))?;
                 // The umask must not make it tighter or wider than the format says.
                 fs::fchmod(&made, Mode::from_raw_mode(mode)).map_err(|e| system(&name(what), e))?;
                 Ok(made)
@@ -489,7 +498,7 @@ fn reserved_in(top: &impl AsFd, what: &str, create: bool) -> Result<Option<Owned
         match next {
             Ok(next) => dir = Some(next),
             Err(Errno::NOENT) => return Ok(None),
-            Err(e) => return Err(system(&name(what), e)),
+            Err(e) => return Err(misplaced(&name(what), e)),
         }
     }
     Ok(dir)

@@ -4,10 +4,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
-use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 
-use crate::root::system;
+use crate::root::{open_own_file, system};
 use crate::{Bucket, Durability, Result, StoreError, Timestamp};
 
 const FILE: &str = "bucket.json";
@@ -54,15 +53,8 @@ impl Bucket {
         let Some(dir) = self.tree.reserved("", false)? else {
             return Ok(Map::new());
         };
-        let file = match fs::openat(
-            &dir,
-            FILE,
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Ok(Map::new()),
-            Err(e) => return Err(system(FILE, e)),
+        let Some(file) = open_own_file(&dir, FILE, OFlags::RDONLY)? else {
+            return Ok(Map::new());
         };
         let mut bytes = Vec::new();
         file.take(MAX_BYTES)

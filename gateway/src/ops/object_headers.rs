@@ -12,6 +12,7 @@ use twintree_store::{Algorithm, Checksum, ChecksumType, ObjectChecksum, ObjectIn
 
 use crate::date;
 use crate::error::S3Error;
+use crate::meta;
 use crate::route::Query;
 
 /// The query parameters that replace a header of the reply.
@@ -23,6 +24,10 @@ const OVERRIDES: [(&str, HeaderName); 6] = [
     ("response-content-type", CONTENT_TYPE),
     ("response-expires", EXPIRES),
 ];
+
+/// How much user metadata a reply carries, each entry counted with 32 bytes beside it: S3's
+/// 2 KiB in as many entries as a request can have fit. A person may have written more into the xattr than any client bears.
+const MAX_USER_META: usize = 16 << 10;
 
 /// Sets `ETag` and `Last-Modified`: all that a 304 says.
 pub(super) fn set_validators(headers: &mut HeaderMap, info: &ObjectInfo) {
@@ -51,7 +56,11 @@ pub(super) fn set_object(headers: &mut HeaderMap, info: &ObjectInfo) {
     );
     for (name, value) in &info.meta.headers {
         let is_default = name == "x-amz-storage-class" && value == b"STANDARD";
-        if !is_default && let Some((name, value)) = header(name, value) {
+        // A person may have written any name into the xattr: framing, cookies and the like are not an object's.
+        if !is_default
+            && meta::is_system_header(name)
+            && let Some((name, value)) = header(name, value)
+        {
             headers.insert(name, value);
         }
     }
@@ -68,9 +77,16 @@ pub(super) fn set_object(headers: &mut HeaderMap, info: &ObjectInfo) {
 /// `x-amz-missing-meta`, as the S3 API page of GetObject has it.
 fn set_user_metadata(headers: &mut HeaderMap, user: &[(String, Vec<u8>)]) {
     let mut missing = 0usize;
+    let mut left = MAX_USER_META;
     for (name, value) in user {
-        match header(&format!("x-amz-meta-{name}"), value) {
-            Some((name, value)) => drop(headers.insert(name, value)),
+        let size = name.len() + value.len() + 32;
+        let fitting = left.checked_sub(size);
+        let header = fitting.and_then(|_| header(&format!("x-amz-meta-{name}"), value));
+        match header {
+            Some((name, value)) => {
+                left -= size;
+                headers.insert(name, value);
+            }
             None => missing += 1,
         }
     }

@@ -167,8 +167,8 @@ impl Reader {
                 AnnexKind::Body => Kind::File,
                 AnnexKind::Directory => Kind::Dir,
                 AnnexKind::Continued => {
-                    // No key is longer; a deeper tree is not ours.
-                    if component.len() <= crate::name::MAX_KEY {
+                    // No key is longer; a deeper tree, or one of short pieces, is not ours.
+                    if component.len() <= crate::name::MAX_KEY && path::is_full_piece(name) {
                         continued.push((name.to_vec(), component));
                     }
                     return ControlFlow::Continue(());

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
 use rustix::fs::{self, AtFlags, Dir, FlockOperation, Mode, OFlags, SeekFrom};
@@ -17,9 +18,9 @@ use super::document::Document;
 use super::id::UploadId;
 use super::range;
 use super::slot::{Base, Decoded, Head, MAX_PART, SLOT, Slot, Source, State};
-use crate::lock::Kind;
+use crate::lock::{Kind, LOCK_WAIT, patiently, try_flock};
 use crate::path::{self, DiskPath};
-use crate::root::system;
+use crate::root::{open_own_file, system};
 use crate::{Bucket, ObjectKey, Result, Stage, StoreError, Timestamp};
 
 /// Where uploads lie below `.twintree/`.
@@ -39,6 +40,8 @@ const PARTS_SIZE: u64 = (MAX_PART as u64 + 1) * SLOT as u64;
 const SLOTS_LOCK: (u64, u64) = (0, PARTS_SIZE);
 /// The byte of `parts`, behind all slots, that is locked while a Complete or Abort is under way.
 const ENDING_LOCK: (u64, u64) = (PARTS_SIZE, 1);
+/// How long another Complete or Abort is waited for: it may be gathering a large object.
+const ENDING_WAIT: Duration = Duration::from_secs(600);
 const FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
 
 /// An open upload directory with its `parts`. Locks belong to this very opening.
@@ -131,6 +134,18 @@ impl Folder {
         let Some(parts) = open_file(&dir, PARTS, access)? else {
             return Ok(None);
         };
+        let length = parts
+            .metadata()
+            .map_err(|e| StoreError::from_io(PARTS, e))?
+            .len();
+        if length != PARTS_SIZE {
+            tracing::warn!(
+                upload = id.as_str(),
+                length,
+                "the file of the parts is damaged"
+            );
+            return Ok(None);
+        }
         let mut bytes = Vec::new();
         (&json)
             .take(MAX_DOCUMENT)
@@ -188,22 +203,25 @@ impl Folder {
     }
 
     fn lock(&self, (start, length): (u64, u64)) -> Result<()> {
-        let locked = match self.locks {
-            Kind::Ofd => range::lock(&self.parts, start, length),
-            Kind::Flock if start == SLOTS_LOCK.0 => {
-                flock(&self.parts, FlockOperation::LockExclusive)
+        let slots = start == SLOTS_LOCK.0;
+        let time = if slots { LOCK_WAIT } else { ENDING_WAIT };
+        patiently(PARTS, time, || match self.locks {
+            Kind::Ofd => range::try_lock(&self.parts, start, length),
+            Kind::Flock => {
+                let file = if slots { &self.parts } else { &self.json };
+                try_flock(file, FlockOperation::NonBlockingLockExclusive)
             }
-            Kind::Flock => flock(&self.json, FlockOperation::LockExclusive),
-            Kind::Lease => Ok(()),
-        };
-        locked.map_err(|e| StoreError::from_io(PARTS, e))
+            Kind::Lease => Ok(true),
+        })
     }
 
     fn unlock(&self, (start, length): (u64, u64)) {
         let unlocked = match self.locks {
             Kind::Ofd => range::unlock(&self.parts, start, length),
-            Kind::Flock if start == SLOTS_LOCK.0 => flock(&self.parts, FlockOperation::Unlock),
-            Kind::Flock => flock(&self.json, FlockOperation::Unlock),
+            Kind::Flock if start == SLOTS_LOCK.0 => {
+                try_flock(&self.parts, FlockOperation::Unlock).map(drop)
+            }
+            Kind::Flock => try_flock(&self.json, FlockOperation::Unlock).map(drop),
             Kind::Lease => Ok(()),
         };
         if let Err(e) = unlocked {
@@ -498,15 +516,6 @@ impl Drop for Ending<'_> {
     }
 }
 
-fn flock(file: &File, operation: FlockOperation) -> std::io::Result<()> {
-    loop {
-        match fs::flock(file, operation) {
-            Err(Errno::INTR) => {}
-            other => return other.map_err(Into::into),
-        }
-    }
-}
-
 /// The name of a part's own file, of a gathered file (number 0) or of the assembly.
 fn name_of(base: Base) -> String {
     match base.source {
@@ -535,11 +544,7 @@ pub(super) fn open_dir(dir: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd>
 }
 
 fn open_file(dir: &OwnedFd, name: &str, access: OFlags) -> Result<Option<File>> {
-    match fs::openat(dir, name, access | FLAGS, Mode::empty()) {
-        Ok(file) => Ok(Some(file.into())),
-        Err(Errno::NOENT) => Ok(None),
-        Err(e) => Err(system(name, e)),
-    }
+    open_own_file(dir, name, access)
 }
 
 fn create_file(dir: &OwnedFd, name: &str, mode: u32) -> Result<File> {

@@ -6,19 +6,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Takes an exclusive lock on `length` bytes (0: to the end, wherever that will be), waiting for it.
-pub(super) fn lock(file: &File, start: u64, length: u64) -> io::Result<()> {
-    loop {
-        match set(file, libc::F_OFD_SETLKW, libc::F_WRLCK, start, length) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
-    }
-}
-
-/// Takes an exclusive lock if nobody else holds any of the range; `false`: somebody does.
+/// Takes an exclusive lock on `length` bytes (0: to the end, wherever that will be) if nobody else holds any
+/// of them; `false`: somebody does.
 pub(super) fn try_lock(file: &File, start: u64, length: u64) -> io::Result<bool> {
-    match set(file, libc::F_OFD_SETLK, libc::F_WRLCK, start, length) {
+    match set(file, libc::F_WRLCK, start, length) {
         Ok(()) => Ok(true),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         Err(e) => Err(e),
@@ -27,10 +18,10 @@ pub(super) fn try_lock(file: &File, start: u64, length: u64) -> io::Result<bool>
 
 /// Gives the range free.
 pub(super) fn unlock(file: &File, start: u64, length: u64) -> io::Result<()> {
-    set(file, libc::F_OFD_SETLK, libc::F_UNLCK, start, length)
+    set(file, libc::F_UNLCK, start, length)
 }
 
-fn set(file: &File, command: i32, kind: i32, start: u64, length: u64) -> io::Result<()> {
+fn set(file: &File, kind: i32, start: u64, length: u64) -> io::Result<()> {
     let range = |value: u64| libc::off_t::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
     let request = libc::flock {
         l_type: kind as libc::c_short,
@@ -41,7 +32,7 @@ fn set(file: &File, command: i32, kind: i32, start: u64, length: u64) -> io::Res
     };
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and the structure is initialised
     // and outlives the call.
-    let answer = unsafe { libc::fcntl(file.as_raw_fd(), command, &request) };
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &request) };
     if answer == -1 {
         Err(io::Error::last_os_error())
     } else {

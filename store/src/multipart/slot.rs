@@ -11,6 +11,10 @@ pub(crate) const SLOT: usize = 128;
 /// The greatest part number.
 pub const MAX_PART: u16 = 10_000;
 const VERSION: u8 = 1;
+/// The largest size that a record holds.
+const MAX_SIZE: u64 = (1 << 48) - 1;
+/// The last offset of a file.
+const MAX_END: u64 = i64::MAX as u64;
 /// Where the CRC32C of all bytes before it stands.
 const CRC_AT: usize = SLOT - 4;
 
@@ -174,12 +178,18 @@ impl Slot {
         let Some(source) = source(bytes) else {
             return Decoded::Damaged;
         };
-        if number_in(bytes) != number {
+        let size = u64_at(bytes, 8);
+        let end = match source {
+            Source::Assembly(offset) => offset.checked_add(size),
+            Source::File(_) => Some(size),
+        };
+        // A record holds a size in six bytes, a file ends within 63 bits: what claims more we never wrote.
+        if number_in(bytes) != number || size > MAX_SIZE || end.is_none_or(|end| end > MAX_END) {
             return Decoded::Damaged;
         }
         Decoded::Stored(Self {
             source,
-            size: u64_at(bytes, 8),
+            size,
             md5: bytes[24..40].try_into().expect("the range has 16 bytes"),
             crc64: u64_at(bytes, 40),
             checksum,
@@ -239,7 +249,7 @@ mod tests {
     fn example() -> Slot {
         Slot {
             source: Source::Assembly(0x0102_0304_0506_0708),
-            size: 0x1112_1314_1516_1718,
+            size: 0x1314_1516_1718,
             md5: *b"0123456789abcdef",
             crc64: 0x2122_2324_2526_2728,
             checksum: Some(Checksum {
@@ -262,7 +272,7 @@ mod tests {
             "01010105",
             "1027",
             "0000",             // version, flags, source, checksum kind, number, unused
-            "1817161514131211", // size
+            "1817161514130000", // size
             "0807060504030201", // offset
             "30313233343536373839616263646566", // MD5
             "2827262524232221", // CRC64NVME
@@ -331,6 +341,23 @@ mod tests {
                 };
                 assert_eq!(Slot::decode(7, &slot.encode(7)), Decoded::Stored(slot));
             }
+        }
+    }
+
+    #[test]
+    fn what_no_file_can_hold_is_damage() {
+        let bad = [
+            (Source::File(1), MAX_SIZE + 1),
+            (Source::Assembly(MAX_END), 1),
+            (Source::Assembly(u64::MAX), 1),
+        ];
+        for (source, size) in bad {
+            let slot = Slot {
+                source,
+                size,
+                ..example()
+            };
+            assert_eq!(Slot::decode(7, &slot.encode(7)), Decoded::Damaged);
         }
     }
 

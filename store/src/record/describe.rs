@@ -8,7 +8,7 @@ use super::memory::Recall;
 use super::{FileState, Record, Verdict, disk, kind};
 use crate::{
     Access, Bucket, Checksum, ChecksumType, Digester, ETag, Meta, Object, ObjectChecksum,
-    ObjectInfo, ObjectKey, Result, StoreError, Timestamp, content_type, relaxed,
+    ObjectInfo, ObjectKey, PartInfo, Result, StoreError, Timestamp, content_type, relaxed,
 };
 
 /// A record that was read and judged, with the bytes that the judgement is of.
@@ -212,7 +212,7 @@ pub(crate) fn inform(
             info.replaced = record.replaced;
             info.derivation = Some(state.derivation(bucket.stable_inodes()));
             info.checksum = Some(record.checksum());
-            info.parts = record.parts();
+            info.parts = parts_of(&record, state.size);
             if let ETag::Multipart(_, count) = record.etag {
                 info.part_count = Some(count);
             }
@@ -222,6 +222,15 @@ pub(crate) fn inform(
         Verdict::Unverified(None) | Verdict::Stale(_) | Verdict::None => {}
     }
     Ok(info)
+}
+
+/// The parts of an object of this size. Those that do not add up to it were written by a person, or are
+/// of another object: a range made of them would lie.
+fn parts_of(record: &Record, size: u64) -> Vec<PartInfo> {
+    let parts = record.parts();
+    // At most 65,535 parts of less than 2^48 bytes.
+    let sum: u64 = parts.iter().map(|part| part.size).sum();
+    if sum == size { parts } else { Vec::new() }
 }
 
 /// The object half, which outlives a change of the content; the Content-Type resolved.

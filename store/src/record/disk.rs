@@ -12,13 +12,15 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::{META_XATTR, RECORD_XATTR, Record, decode_fields, encode_fields, kind};
-use crate::root::{Tree, system};
+use crate::root::{Tree, open_own_file, system};
 use crate::{Result, StoreError};
 
 /// The largest xattr value that Linux has (xattr(7)).
 const XATTR_MAX: usize = 65_536;
 /// The largest file of ours that is read whole: the fields of 10,000 parts are below 600 KiB.
 const FILE_MAX: u64 = 4 << 20;
+/// The length of a SHA-256.
+const HASH: usize = 32;
 /// Fields that may be told apart from the record, when it does not fit: only asking for parts needs them.
 const LARGE: u8 = kind::PARTS;
 
@@ -261,6 +263,9 @@ fn write_beside(inode: u64, record: &Record, meta: Option<&[u8]>, tree: &Tree) -
 }
 
 fn read_hashed(hash: &[u8], tree: &Tree) -> Result<Option<Vec<u8>>> {
+    if hash.len() != HASH {
+        return Ok(None); // nobody's record: a person wrote it
+    }
     match tree.reserved("records", false)? {
         Some(dir) => Ok(read_file(&dir, &hex(hash))?.filter(|bytes| sha256(bytes) == hash)),
         None => Ok(None),
@@ -286,11 +291,11 @@ fn open_records(what: &str, tree: &Tree) -> Result<OwnedFd> {
 }
 
 fn read_file(dir: &OwnedFd, name: &str) -> Result<Option<Vec<u8>>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = match fs::openat(dir, name, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(Errno::NOENT) => return Ok(None),
-        Err(e) => return Err(system("records", e)),
+    let file = match open_own_file(dir, name, OFlags::RDONLY) {
+        Ok(Some(file)) => file,
+        // What stands in a record's place is no record.
+        Ok(None) | Err(StoreError::Unavailable(_)) => return Ok(None),
+        Err(e) => return Err(e),
     };
     let mut bytes = Vec::new();
     file.take(FILE_MAX)
