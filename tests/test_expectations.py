@@ -103,11 +103,14 @@ def test_put_over_a_hard_linked_file_leaves_the_other_name_alone(place, random):
     assert s3.body(place.client, place.bucket, "two") == b"both names"
 
 
-@pytest.mark.parametrize("link", ["/etc", "../../..", "/etc/passwd", "loop", "../other-bucket", "gone"])
-def test_symlinks_that_lead_out_loop_or_dangle_are_never_followed(place, link):
+@pytest.mark.parametrize("link", ["OUTSIDE", "../../..", "OUTSIDE/passwd", "loop", "../other-bucket", "gone"])
+def test_symlinks_that_lead_out_loop_or_dangle_are_never_followed(place, tmp_path, link):
+    outside = tmp_path / "outside"  # not /etc: a daemon that fails this test would write there
+    outside.mkdir()
+    (outside / "passwd").write_bytes(b"not for S3")
     (place.tree / "other-bucket").mkdir()
     (place.tree / "other-bucket" / "passwd").write_bytes(b"another bucket's")
-    (place.directory / "loop").symlink_to(link)
+    (place.directory / "loop").symlink_to(link.replace("OUTSIDE", str(outside)))
     for key in ("loop", "loop/passwd", "loop/x/y"):
         with pytest.raises(botocore.exceptions.ClientError) as caught:
             place.client.get_object(Bucket=place.bucket, Key=key)
@@ -115,7 +118,7 @@ def test_symlinks_that_lead_out_loop_or_dangle_are_never_followed(place, link):
         with pytest.raises(botocore.exceptions.ClientError) as caught:
             place.client.put_object(Bucket=place.bucket, Key=f"loop/written{len(key)}", Body=b"x")
         assert 400 <= caught.value.response["ResponseMetadata"]["HTTPStatusCode"] < 500, key
-    assert not [path for path in ("/etc/written4", place.tree / "other-bucket" / "written4") if os.path.exists(path)]
+    assert not list(tmp_path.rglob("written*"))
     assert all(not name.startswith("loop/") for name in names(place))
 
 

@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(Head::decode(&bytes), Decoded::Stored(head));
     }
 
-    const GOLDEN_SLOT_CRC: &str = "6f8e9d6a";
+    const GOLDEN_SLOT_CRC: &str = "e97a9004";
     const GOLDEN_HEAD_CRC: &str = "b0358122";
 
     #[test]
