@@ -312,6 +312,8 @@ impl Drop for Lease<'_> {
 
 #[cfg(test)]
 mod tests {
+    mod processes;
+
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
