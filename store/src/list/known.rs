@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use crate::record::FileState;
 use crate::{Algorithm, ChecksumType, ETag};
 
-/// Files that are known at most: about 30 MiB.
-const CAPACITY: usize = 1 << 18;
+/// Files that are known at most: about 45 MiB. Two thirds of it are kept however often they are listed in turn.
+const CAPACITY: usize = 3 << 17;
 const SHARDS: usize = 16;
 
 /// What a page shows of a file beside size and mtime.
@@ -50,7 +50,7 @@ impl Known {
     pub fn with_capacity(capacity: usize) -> Self {
         Self {
             shards: Default::default(),
-            capacity: (capacity / SHARDS / 2).max(1),
+            capacity: (capacity / SHARDS / 3).max(1),
         }
     }
 
@@ -75,7 +75,10 @@ impl Known {
     }
 
     fn insert(&self, shard: &mut Shard, state: FileState, tagged: Tagged) {
-        if shard.young.len() >= self.capacity {
+        // A listing comes by all its files in turn: the generations must not change while both have room, or each
+        // pass over a directory forgets what the next one is about to ask for.
+        let full = shard.young.len() + shard.old.len() >= 2 * self.capacity;
+        if full && shard.young.len() >= self.capacity {
             shard.old = std::mem::take(&mut shard.young);
         }
         shard
@@ -148,5 +151,20 @@ mod tests {
             .map(|s| s.young.len() + s.old.len())
             .sum();
         assert!(held <= SHARDS * 8, "{held}");
+    }
+
+    #[test]
+    fn a_directory_that_fits_is_known_whole_at_every_pass() {
+        let known = Known::with_capacity(SHARDS * 3 * 8);
+        let files = SHARDS as u64 * 2 * 8;
+        for inode in 0..files {
+            known.keep(state(inode, 1), TAGGED);
+        }
+        for pass in 0..3 {
+            for inode in 0..files {
+                let found = known.get(&state(inode, 1));
+                assert_eq!(found, Some(TAGGED), "pass {pass}, file {inode}");
+            }
+        }
     }
 }
