@@ -100,8 +100,8 @@ def _first(command):
         return "not there"
 
 
-def machine(folder, root):
-    """The machine's description, as rows of (what, value)."""
+def machine(folder, root, named):
+    """The machine's description, as rows of (what, value); `named`: the binary was not built from this checkout by us."""
     cpu = {}
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -118,5 +118,5 @@ def machine(folder, root):
         ("kernel", f"Linux {platform.release()}"),
         ("filesystem", filesystem(folder)),
         ("network", "loopback"),
-        ("twintree", f"commit {commit}, {_first(['rustc', '--version'])}, release build, --log warn"),
+        ("twintree", f"{'a binary that was named, in a checkout of ' if named else ''}commit {commit}, {_first(['rustc', '--version'])}, release build, --log warn"),
     ]
