@@ -417,7 +417,7 @@ def test_keys_with_dots_stay_in_the_bucket_and_come_back(raw, random, target):
 
 def test_every_awkward_key_is_its_own_object(raw, random):
     keys = ["a", "a/b", "a/", "x//y", "x/", "/lead", "//", ".", "..", "./.", "a/../b", "a/./b", "n" * 256, "n" * 255, "p/" + "q" * 700 + "/r",
-            "k" * 1024, "tab\tkey", "new\nline", "%2e", "%00", "=f", "a=f/b", "\u00fc", "u\u0308", "\U0001f600/x", "back\\slash", "trailing ", " lead"]
+            "k" * 1024, "/" * 1024, "/" * 1023 + "x", "./" * 512, "\x01/" * 511 + "y", "tab\tkey", "new\nline", "%2e", "%00", "=f", "a=f/b", "\u00fc", "u\u0308", "\U0001f600/x", "back\\slash", "trailing ", " lead"]
     bodies = {key: b"" if key.endswith("/") else random.bytes(20) + key.encode() for key in keys}
     for key, body in bodies.items():
         raw.client.put_object(Bucket=raw.bucket, Key=key, Body=body)

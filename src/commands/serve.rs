@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use twintree_gateway::auth::Credentials;
 use twintree_gateway::call::Gateway;
@@ -31,6 +32,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     let config = config::resolve(args, file).map_err(Failure::Usage)?;
     let store = open(&config)?;
     let keys = keys(&config)?;
+    raise_descriptor_limit();
     let listeners = bind(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -66,6 +68,19 @@ fn keys(config: &Config) -> Result<Keys, Failure> {
     }
     secrets::refuse_inside(&config.root, &config.state_dir).map_err(Failure::Usage)?;
     Ok(secrets::kept(config)?)
+}
+
+/// Takes as many descriptors as the system lets us: each connection has one, and so has each file that is
+/// read or written, while the usual limit of 1,024 is there for programs that call select(2).
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = limit.current, "no more descriptors can be had");
+    }
 }
 
 fn open(config: &Config) -> Result<Arc<Store>> {

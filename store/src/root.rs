@@ -6,8 +6,8 @@
 
 mod dir;
 mod own;
+mod walk;
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -22,10 +22,8 @@ use crate::{Access, Result, StoreError, dirmark};
 pub(crate) use dir::Dir;
 pub(crate) use own::{misplaced, open_own, open_own_file};
 
-/// Symbolic links followed for one name at most, as Linux does (path_resolution(7)).
-const MAX_LINKS: u32 = 40;
-/// Directories that one walk stands in at most, by depth: as many as a key has components.
-const MAX_DIRS: usize = 512;
+/// The longest path that is resolved in one call: below PATH_MAX.
+const MAX_PATH: usize = 4000;
 /// How often a directory that vanishes while we make its children is made again.
 const MAX_RETRIES: u32 = 100;
 /// How long the removal of a directory is given before it is looked for again.
@@ -109,7 +107,7 @@ impl Tree {
         if access == Access::Cached {
             resolve |= ResolveFlags::CACHED;
         }
-        match fs::openat2(&self.dir, path.as_bytes(), flags, Mode::empty(), resolve) {
+        match beneath(&self.dir, path, flags, resolve) {
             Ok(file) => Ok(Some(file)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(None),
             Err(Errno::AGAIN) if access == Access::Cached => Err(StoreError::WouldBlock),
@@ -296,7 +294,7 @@ impl Tree {
     fn open_strict(&self, path: &DiskPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
-        match fs::openat2(&self.dir, path.as_bytes(), flags, Mode::empty(), resolve) {
+        match beneath(&self.dir, path, flags, resolve) {
             Err(Errno::NOSYS) => self.step_by_step(path, flags),
             other => other,
         }
@@ -332,138 +330,28 @@ impl Tree {
         });
         text(file.unwrap_or(path))
     }
-
-    /// Resolves component by component, following links that stay inside.
-    fn walk(&self, path: &DiskPath, flags: OFlags) -> Result<Option<OwnedFd>> {
-        let mut walk = Walk {
-            tree: self,
-            dirs: Vec::new(),
-            links: 0,
-            path,
-        };
-        let mut pending: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
-        while let Some(name) = pending.pop_front() {
-            match walk.step(&name, &mut pending, flags) {
-                Ok(Step::Into) => {}
-                Ok(Step::Open(file)) => return Ok(Some(file)),
-                Err(StoreError::NoSuchKey(_)) => return Ok(None),
-                Err(e) => return Err(e),
-            }
-        }
-        // Every component was a directory, `.` or `..`: what is asked for is the directory we stand in.
-        match fs::openat(walk.here(), c".", flags, Mode::empty()) {
-            Ok(dir) => Ok(Some(dir)),
-            Err(e) => Err(named(path, e)),
-        }
-    }
 }
 
-enum Step {
-    Into,
-    Open(OwnedFd),
-}
-
-/// A walk that is under way: the directories between the bucket and here.
-struct Walk<'a> {
-    tree: &'a Tree,
-    dirs: Vec<OwnedFd>,
-    links: u32,
-    path: &'a DiskPath,
-}
-
-impl Walk<'_> {
-    fn here(&self) -> BorrowedFd<'_> {
-        self.dirs
-            .last()
-            .map_or_else(|| self.tree.dir.as_fd(), AsFd::as_fd)
+/// openat2 of a path of any length: one that the kernel would not take whole (path_resolution(7)) is resolved
+/// in pieces, each beneath the one before it. Many empty components make such a path in the annex.
+fn beneath(
+    top: &impl AsFd,
+    path: &DiskPath,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let mut rest = path.as_bytes();
+    let mut dir: Option<OwnedFd> = None;
+    while rest.len() > MAX_PATH {
+        let slash = rest[..MAX_PATH].iter().rposition(|byte| *byte == b'/');
+        let (piece, after) = rest.split_at(slash.ok_or(Errno::NAMETOOLONG)?);
+        let here = dir.as_ref().map_or(top.as_fd(), AsFd::as_fd);
+        let through = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        dir = Some(fs::openat2(here, piece, through, Mode::empty(), resolve)?);
+        rest = &after[1..];
     }
-
-    fn outside(&self) -> StoreError {
-        StoreError::OutsideBucket(text(self.path))
-    }
-
-    fn step(
-        &mut self,
-        name: &[u8],
-        pending: &mut VecDeque<Vec<u8>>,
-        flags: OFlags,
-    ) -> Result<Step> {
-        match name {
-            b"" | b"." => return Ok(Step::Into),
-            b".." => {
-                return self
-                    .dirs
-                    .pop()
-                    .map(|_| Step::Into)
-                    .ok_or_else(|| self.outside());
-            }
-            _ if self.tree.hide.hides(name) => {
-                return Err(StoreError::Reserved(
-                    String::from_utf8_lossy(name).into_owned(),
-                ));
-            }
-            _ => {}
-        }
-        let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let entry = match fs::openat(self.here(), name, look, Mode::empty()) {
-            Ok(entry) => entry,
-            // A link may name what no filesystem holds: nothing is there.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => {
-                return Err(StoreError::NoSuchKey(text(self.path)));
-            }
-            Err(e) => return Err(named(self.path, e)),
-        };
-        let stat = fs::fstat(&entry).map_err(|e| named(self.path, e))?;
-        match kind(&stat) {
-            FileType::Symlink => self.follow(&entry, pending),
-            // Links could lead as deep as they like, and each level holds a descriptor.
-            FileType::Directory if self.dirs.len() >= MAX_DIRS => {
-                Err(StoreError::NoSuchKey(text(self.path)))
-            }
-            FileType::Directory => {
-                self.dirs.push(entry);
-                Ok(Step::Into)
-            }
-            _ if pending.iter().any(|n| n != b"." && !n.is_empty()) => {
-                Err(StoreError::NoSuchKey(text(self.path)))
-            }
-            _ => match fs::openat(self.here(), name, flags | OFlags::NOFOLLOW, Mode::empty()) {
-                Ok(file) => Ok(Step::Open(file)),
-                Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => {
-                    Err(StoreError::NoSuchKey(text(self.path)))
-                }
-                Err(e) => Err(named(self.path, e)),
-            },
-        }
-    }
-
-    fn follow(&mut self, link: &OwnedFd, pending: &mut VecDeque<Vec<u8>>) -> Result<Step> {
-        self.links += 1;
-        if self.links > MAX_LINKS {
-            return Err(self.outside());
-        }
-        let target = fs::readlinkat(link, c"", Vec::new())
-            .map_err(|e| named(self.path, e))?
-            .into_bytes();
-        let rest = if target.starts_with(b"/") {
-            let inside = self
-                .tree
-                .location
-                .as_ref()
-                .and_then(|top| target.strip_prefix(top.as_slice()));
-            let rest = inside
-                .filter(|r| r.is_empty() || r.starts_with(b"/"))
-                .ok_or_else(|| self.outside())?;
-            self.dirs.clear();
-            rest
-        } else {
-            &target[..]
-        };
-        for name in rest.split(|b| *b == b'/').rev() {
-            pending.push_front(name.to_vec());
-        }
-        Ok(Step::Into)
-    }
+    let here = dir.as_ref().map_or(top.as_fd(), AsFd::as_fd);
+    fs::openat2(here, rest, flags, Mode::empty(), resolve)
 }
 
 /// Opens `.twintree/WHAT` below a directory, making it when asked. `.twintree` and `stage` are 0711, so that
