@@ -1,5 +1,6 @@
 """Disks that fill, fail, leave and come: each answer names its cause, nothing is lost, and the daemon lives on."""
 
+import hashlib
 import os
 import pathlib
 import subprocess
@@ -243,3 +244,43 @@ def binary():
     """The binary under test, for its other commands."""
     from lib import server
     return str(pathlib.Path(server.BINARY))
+
+
+# Reading writes nothing, also where S3 wrote before.
+
+@pytest.mark.parametrize("flags", [["--seal", "off"], ["--read-only"]], ids=["default", "read-only"])
+@pytest.mark.parametrize("kept", ["all", "no locks", "no reserved directory"])
+def test_reading_what_s3_wrote_and_a_person_copied_writes_nothing(daemon, tree, tmp_path, flags, kept):
+    """Records, annex and pending uploads included: names, modes, all times and xattrs stay, files unverified or not."""
+    one = daemon(tree)
+    client = s3.client(one.url)
+    client.create_bucket(Bucket="bucket-one")
+    keys = ("a", "b/c", "x//y", "n" * 300)
+    for key in keys:
+        client.put_object(Bucket="bucket-one", Key=key, Body=key.encode(), Metadata={"a": "b"}, Tagging="a=b")
+    upload, _ = one_part(client, "pending", b"1")
+    one.stop()
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(tree), str(copy)], check=True)
+    for path in {"all": [], "no locks": [".twintree/locks"], "no reserved directory": [".twintree"]}[kept]:
+        subprocess.run(["rm", "-r", str(copy / "bucket-one" / path)], check=True)
+    for folder, _, files in os.walk(copy):
+        for path in (pathlib.Path(folder, name) for name in files if ".twintree" not in folder):
+            os.chmod(path, 0o600)  # unverified from now on
+            os.utime(path, ns=(10**18, path.stat().st_mtime_ns))  # relatime would move an atime so old
+    before = trees.picture(copy)
+    one = daemon(copy, *flags)
+    client = s3.client(one.url)
+    client.list_buckets()
+    client.list_object_versions(Bucket="bucket-one")
+    if kept != "no reserved directory":
+        assert client.list_multipart_uploads(Bucket="bucket-one")["Uploads"][0]["Key"] == "pending"
+        assert len(client.list_parts(Bucket="bucket-one", Key="pending", UploadId=upload)["Parts"]) == 1
+    for key in s3.listed(client, "bucket-one"):
+        md5 = hashlib.md5(key.encode()).hexdigest()
+        assert client.get_object_tagging(Bucket="bucket-one", Key=key)["TagSet"] == [{"Key": "a", "Value": "b"}]
+        assert s3.body(client, "bucket-one", key, IfMatch=f'"{md5}"') == key.encode()
+        client.head_object(Bucket="bucket-one", Key=key, ChecksumMode="ENABLED")
+        client.get_object_attributes(Bucket="bucket-one", Key=key, ObjectAttributes=["ETag", "Checksum"])
+    one.stop()
+    assert trees.picture(copy) == before

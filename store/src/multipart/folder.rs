@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
@@ -52,7 +52,8 @@ pub(super) struct Folder {
     json: File,
     pub document: Document,
     bucket: Bucket,
-    locks: Kind,
+    /// How other processes are kept out; not asked before something is locked, for asking may write.
+    locks: OnceLock<Kind>,
 }
 
 /// Slots may be read and changed while it lives.
@@ -89,7 +90,6 @@ impl Folder {
             .set_len(PARTS_SIZE)
             .map_err(|e| StoreError::from_io(PARTS, e))?;
         let json = create_file(&dir, UNFINISHED, 0o600)?;
-        let locks = bucket.lock_kind()?;
         let folder = Self {
             id,
             dir,
@@ -97,7 +97,7 @@ impl Folder {
             json,
             document,
             bucket: bucket.clone(),
-            locks,
+            locks: OnceLock::from(bucket.lock_kind()?),
         };
         folder.write_head(Head {
             state: State::Open,
@@ -158,12 +158,6 @@ impl Folder {
             );
             return Ok(None);
         };
-        // A read-only store takes no locks: it only lists.
-        let locks = if bucket.store.options.read_only {
-            Kind::Ofd
-        } else {
-            bucket.lock_kind()?
-        };
         Ok(Some(Self {
             id,
             dir,
@@ -171,7 +165,7 @@ impl Folder {
             json,
             document,
             bucket: bucket.clone(),
-            locks,
+            locks: OnceLock::new(),
         }))
     }
 
@@ -193,7 +187,7 @@ impl Folder {
     /// Waits until no other Complete or Abort is under way, and keeps others out.
     pub fn lock_ending(&self) -> Result<Ending<'_>> {
         // Where the filesystem locks nothing, this process is all that can be kept out.
-        let in_process = (self.locks == Kind::Lease)
+        let in_process = (self.kind()? == Kind::Lease)
             .then(|| self.bucket.shared.uploads.ending(self.id.as_str()));
         self.lock(ENDING_LOCK)?;
         Ok(Ending {
@@ -202,10 +196,19 @@ impl Folder {
         })
     }
 
+    fn kind(&self) -> Result<Kind> {
+        if let Some(kind) = self.locks.get() {
+            return Ok(*kind);
+        }
+        let kind = self.bucket.lock_kind()?;
+        Ok(*self.locks.get_or_init(|| kind))
+    }
+
     fn lock(&self, (start, length): (u64, u64)) -> Result<()> {
         let slots = start == SLOTS_LOCK.0;
         let time = if slots { LOCK_WAIT } else { ENDING_WAIT };
-        patiently(PARTS, time, || match self.locks {
+        let kind = self.kind()?;
+        patiently(PARTS, time, || match kind {
             Kind::Ofd => range::try_lock(&self.parts, start, length),
             Kind::Flock => {
                 let file = if slots { &self.parts } else { &self.json };
@@ -216,7 +219,10 @@ impl Folder {
     }
 
     fn unlock(&self, (start, length): (u64, u64)) {
-        let unlocked = match self.locks {
+        let Some(kind) = self.locks.get() else {
+            return; // nothing was ever locked
+        };
+        let unlocked = match kind {
             Kind::Ofd => range::unlock(&self.parts, start, length),
             Kind::Flock if start == SLOTS_LOCK.0 => {
                 try_flock(&self.parts, FlockOperation::Unlock).map(drop)
@@ -233,7 +239,7 @@ impl Folder {
     /// Locks the region of the assembly from this offset on (0 bytes: all of it), so that whoever writes
     /// into it is known for as long as a descriptor of this opening lives. `false`: somebody else may write.
     pub fn claim(&self, assembly: &File, start: u64, length: u64) -> Result<bool> {
-        if self.locks != Kind::Ofd {
+        if self.kind()? != Kind::Ofd {
             return Ok(false);
         }
         range::try_lock(assembly, start, length).map_err(|e| StoreError::from_io(ASSEMBLY, e))

@@ -26,7 +26,13 @@ const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// # Errors
 /// `Unavailable` where something else stands there, and the system's word.
 pub(crate) fn open_own(dir: impl AsFd, name: &str, access: OFlags) -> Result<Option<OwnedFd>> {
-    let file = match fs::openat(dir, name, access | CAREFULLY, MODE) {
+    let flags = access | CAREFULLY;
+    // Reading must leave no trace; but only the owner (or root) may ask for that.
+    let opened = match fs::openat(&dir, name, flags | OFlags::NOATIME, MODE) {
+        Err(Errno::PERM) => fs::openat(&dir, name, flags, MODE),
+        other => other,
+    };
+    let file = match opened {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(None),
         Err(e) => return Err(misplaced(name, e)),
