@@ -39,7 +39,7 @@ class Scale:
 
 
 FULL = Scale(rounds=4, big=8, many_big=16, middle=2048, small=20_000, slow_small=5000, puts=4096, flat=200_000, slow_pages=4, seconds=420)
-QUICK = Scale(rounds=2, big=2, many_big=16, middle=512, small=4000, slow_small=1000, puts=1024, flat=20_000, slow_pages=2, seconds=60)
+QUICK = Scale(rounds=2, big=2, many_big=16, middle=512, small=4000, slow_small=1000, puts=1024, flat=20_000, slow_pages=2, seconds=40)
 
 
 @dataclasses.dataclass
