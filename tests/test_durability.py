@@ -4,6 +4,7 @@
 daemon asks of the kernel; what the disk makes of it is shown elsewhere.
 """
 
+import concurrent.futures
 import types
 
 import pytest
@@ -89,3 +90,21 @@ def test_relaxed_waits_for_no_disk(daemon, tree, tmp_path, random):
     published = trace.first(traced.events, "the publish", PUBLISH, '"new"')
     assert published.ended < answer.begun
     assert not [event for event in traced.events if event.name in ("fsync", "fdatasync")], traced.events
+
+
+def test_many_puts_at_once_share_their_syncs(place, random):
+    """One after the other costs two syncs each, the content's and the directory's; at once they share."""
+    def puts(prefix, threads, each):
+        bodies = [random.bytes(4096) for _ in range(each)]
+
+        def work(number):
+            for turn, body in enumerate(bodies):
+                place.client.put_object(Bucket=place.bucket, Key=f"dir/{prefix}-{number}-{turn}", Body=body)
+
+        with trace.Trace(place.daemon, place.log) as traced, concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(threads)))
+        return len([event for event in traced.events if event.name in SYNC]) / (threads * each)
+
+    assert puts("alone", 1, 16) == 2
+    shared = puts("together", 64, 4)
+    assert shared < 1.7, f"{shared:.2f} syncs for each PUT"
