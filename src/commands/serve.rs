@@ -86,7 +86,6 @@ fn raise_descriptor_limit() {
 fn open(config: &Config) -> Result<Arc<Store>> {
     let options = StoreOptions {
         root: config.root.clone(),
-        state_dir: (!config.read_only).then(|| config.state_dir.clone()),
         durability: config.durability,
         keys: config.keys,
         read_only: config.read_only,

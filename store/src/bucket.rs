@@ -27,8 +27,6 @@ use crate::{
 pub struct StoreOptions {
     /// The directory whose directories are buckets.
     pub root: PathBuf,
-    /// Our own state (probe results), outside the root; `None`: nothing is remembered.
-    pub state_dir: Option<PathBuf>,
     /// What is on disk before a write is answered.
     pub durability: Durability,
     /// Which keys are taken.

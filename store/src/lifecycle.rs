@@ -275,7 +275,6 @@ mod tests {
     fn store(root: &std::path::Path, hide: &[&str]) -> Arc<Store> {
         Store::open(StoreOptions {
             root: root.to_owned(),
-            state_dir: None,
             durability: Durability::Relaxed,
             keys: KeyPolicy::Any,
             read_only: false,

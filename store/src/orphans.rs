@@ -193,7 +193,6 @@ mod tests {
             let dir = tempfile::tempdir().expect("a directory");
             let store = Store::open(StoreOptions {
                 root: dir.path().to_owned(),
-                state_dir: None,
                 durability: Durability::Relaxed,
                 keys: KeyPolicy::Any,
                 read_only: false,

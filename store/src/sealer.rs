@@ -390,7 +390,6 @@ mod tests {
     fn open(dir: &tempfile::TempDir) -> Arc<Store> {
         Store::open(StoreOptions {
             root: dir.path().to_owned(),
-            state_dir: None,
             durability: Durability::Relaxed,
             keys: KeyPolicy::Any,
             read_only: false,

@@ -22,7 +22,6 @@ const ROUNDS: u64 = 40;
 fn store(root: &Path) -> Arc<Store> {
     Store::open(StoreOptions {
         root: root.to_owned(),
-        state_dir: None,
         durability: Durability::Relaxed,
         keys: KeyPolicy::Any,
         read_only: false,

@@ -93,7 +93,6 @@ impl Rig {
 fn open(root: &Path) -> Arc<Store> {
     let options = StoreOptions {
         root: root.to_owned(),
-        state_dir: None,
         durability: Durability::Relaxed,
         keys: KeyPolicy::Any,
         read_only: false,

@@ -78,7 +78,6 @@ impl Tree {
 fn open(dir: &tempfile::TempDir, keys: KeyPolicy, durability: Durability) -> Arc<Store> {
     Store::open(StoreOptions {
         root: dir.path().to_owned(),
-        state_dir: None,
         durability,
         keys,
         read_only: false,
@@ -911,7 +910,6 @@ fn read_only_store_refuses_every_write() {
 fn tree_options(tree: &Tree) -> StoreOptions {
     StoreOptions {
         root: tree.dir.path().to_owned(),
-        state_dir: None,
         durability: Durability::Strict,
         keys: KeyPolicy::Any,
         read_only: false,

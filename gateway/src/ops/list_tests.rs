@@ -39,7 +39,6 @@ impl Tree {
         }
         let store = Store::open(StoreOptions {
             root: dir.path().to_owned(),
-            state_dir: None,
             durability: Durability::Relaxed,
             keys: KeyPolicy::Any,
             read_only: true,

@@ -29,7 +29,6 @@ impl Tree {
         fs::create_dir(dir.path().join("b")).expect("our own directory");
         let store = Store::open(StoreOptions {
             root: dir.path().to_owned(),
-            state_dir: None,
             durability: Durability::Relaxed,
             keys: KeyPolicy::Any,
             read_only: false,

@@ -36,7 +36,6 @@ impl Tree {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(StoreOptions {
             root: dir.path().to_owned(),
-            state_dir: None,
             durability: Durability::Relaxed,
             keys: KeyPolicy::Any,
             read_only: false,

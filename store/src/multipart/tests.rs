@@ -90,7 +90,6 @@ impl Place {
 fn open(root: &std::path::Path, durability: Durability) -> Arc<Store> {
     Store::open(StoreOptions {
         root: root.to_owned(),
-        state_dir: None,
         durability,
         keys: KeyPolicy::Any,
         read_only: false,

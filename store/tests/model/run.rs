@@ -100,7 +100,6 @@ pub struct Run<'a> {
 pub fn open(root: &TempDir) -> Bucket {
     let options = StoreOptions {
         root: root.path().to_owned(),
-        state_dir: None,
         durability: Durability::Relaxed,
         keys: KeyPolicy::Any,
         read_only: false,

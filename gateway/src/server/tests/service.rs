@@ -7,7 +7,6 @@ use crate::call::{Gateway, Settings};
 fn gateway(root: &std::path::Path) -> Arc<Gateway> {
     let store = twintree_store::Store::open(twintree_store::StoreOptions {
         root: root.to_owned(),
-        state_dir: None,
         durability: twintree_store::Durability::Relaxed,
         keys: twintree_store::KeyPolicy::Any,
         read_only: true,

@@ -83,7 +83,6 @@ fn finish(mut child: Child, work: &str) {
 fn work(root: &std::path::Path, work: &str) {
     let store = Store::open(StoreOptions {
         root: root.to_owned(),
-        state_dir: None,
         durability: Durability::Relaxed,
         keys: KeyPolicy::Any,
         read_only: false,
