@@ -129,6 +129,13 @@ pub(crate) fn pairs_of(raw: &str) -> impl Iterator<Item = (&str, &str)> {
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
+/// How often a parameter of this decoded name is there.
+pub(crate) fn occurrences(raw: &str, name: &str) -> usize {
+    pairs_of(raw)
+        .filter(|(found, _)| decoded(found, Plus::Plus).eq(name.bytes()))
+        .count()
+}
+
 /// Finds a parameter by its decoded name and gives its decoded value, `+` read as itself.
 pub(crate) fn parameter(raw: &str, name: &str) -> Option<String> {
     let (_, value) =

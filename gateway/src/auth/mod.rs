@@ -112,12 +112,11 @@ pub fn verify(
     };
     let query = head.query.unwrap_or("");
     let (v4_query, v2_query) = (presigned::is_in(query), v2::is_in(query));
-    if [!authorization.is_empty(), v4_query, v2_query]
-        .into_iter()
-        .filter(|used| *used)
-        .count()
-        > 1
-    {
+    let headers = head.headers.get_all(AUTHORIZATION).iter();
+    let claims = headers.filter(|value| !value.is_empty()).count()
+        + usize::from(v4_query)
+        + usize::from(v2_query);
+    if claims > 1 {
         return Err(S3Error::new(Code::InvalidArgument)
             .message(
                 "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query \

@@ -26,6 +26,10 @@ pub(super) fn verify(
     table: &Table,
     now: Timestamp,
 ) -> Result<Verified, S3Error> {
+    // It is the one parameter that is not signed: a second one would be anybody's.
+    if canonical::occurrences(query, SIGNATURE) > 1 {
+        return Err(malformed("X-Amz-Signature is there twice."));
+    }
     let required = |name| parameter(query, name).filter(|value| !value.is_empty());
     let all = (
         required("X-Amz-Algorithm"),

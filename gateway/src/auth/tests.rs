@@ -6,7 +6,7 @@ use twintree_store::Timestamp;
 use super::*;
 
 pub(super) const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
-const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+pub(super) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 /// 20130524T000000Z.
 const NOON: i64 = 1_369_353_600;
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -540,4 +540,17 @@ fn authority_stands_for_host() {
     };
     let credentials = Credentials::new([(ACCESS_KEY.to_owned(), Secret::new(SECRET))]);
     verify(&head, &credentials, request.now).expect("HTTP/2 has no Host header");
+}
+
+#[test]
+fn a_second_claim_of_any_kind_is_refused() {
+    let twice = Request {
+        target: format!("{}&X-Amz-Signature={}", presigned().target, "0".repeat(64)),
+        ..presigned()
+    };
+    assert_eq!(twice.refused(), Code::AuthorizationQueryParametersError);
+    let mut two = get_range();
+    let other = HeaderValue::from_static("AWS a:b");
+    two.headers.append("authorization", other);
+    assert_eq!(two.refused(), Code::InvalidArgument);
 }

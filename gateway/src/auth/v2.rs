@@ -234,7 +234,9 @@ fn string_to_sign(head: &Head<'_>, path: &str, date: &str, query: &str) -> Vec<u
     out.push(b'\n');
     for name in ["content-md5", CONTENT_TYPE.as_str()] {
         match (head.headers.contains_key(name), parameter(query, name)) {
-            (false, Some(value)) => out.extend_from_slice(value.as_bytes()),
+            (false, Some(value)) if !value.contains('\n') => {
+                out.extend_from_slice(value.as_bytes())
+            }
             _ => push_values(&mut out, head.headers, name, false),
         }
         out.push(b'\n');
@@ -251,7 +253,7 @@ fn push_amz_headers(out: &mut Vec<u8>, head: &Head<'_>, query: &str) {
     for (name, value) in pairs_of(query) {
         let name = name.to_ascii_lowercase();
         if name.starts_with("x-amz-") {
-            values.insert(name, decoded(value, Plus::Plus).collect());
+            values.insert(name, unambiguous(value, |text| !text.contains(&b'\n')));
         }
     }
     for name in head
@@ -298,9 +300,32 @@ fn push_resource(out: &mut Vec<u8>, head: &Head<'_>, path: &str) {
         out.extend_from_slice(name.as_bytes());
         if let Some(value) = value {
             out.push(b'=');
-            out.extend(decoded(value, Plus::Plus));
+            out.extend(unambiguous(value, |text| !hides_a_parameter(text)));
         }
     }
+}
+
+/// A query value as it is signed: decoded, unless it would then read as what it is not. SigV2 joins its lines
+/// and parameters undelimited, so that one value could stand for several; as it was sent it matches no signature.
+fn unambiguous(value: &str, is_plain: impl FnOnce(&[u8]) -> bool) -> Vec<u8> {
+    let text: Vec<u8> = decoded(value, Plus::Plus).collect();
+    if is_plain(&text) {
+        text
+    } else {
+        value.as_bytes().to_vec()
+    }
+}
+
+/// Would this value, decoded, read as its parameter and another signed one behind it?
+fn hides_a_parameter(value: &[u8]) -> bool {
+    let name = |pair: &[u8]| pair.split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    let mut names = value.split(|byte| *byte == b'&').skip(1).filter_map(name);
+    let signed = |name: &Vec<u8>| {
+        SIGNED_PARAMETERS
+            .binary_search_by(|known| known.as_bytes().cmp(name))
+            .is_ok()
+    };
+    value.contains(&b'\n') || names.any(|name| signed(&name))
 }
 
 fn header_text(head: &Head<'_>, name: &str) -> Option<String> {

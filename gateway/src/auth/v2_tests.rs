@@ -1,8 +1,12 @@
 //! What botocore signs with SigV2, and every way of being refused.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
 use http::Method;
+use sha1::Sha1;
 
-use super::super::tests::{ACCESS_KEY, Request};
+use super::super::tests::{ACCESS_KEY, Request, SECRET};
 use super::super::*;
 
 fn v2_presigned_put() -> Request {
@@ -142,4 +146,50 @@ fn v2_refusals() {
             "{date}"
         );
     }
+}
+
+/// A presigned request of which this was signed behind the date's line.
+fn v2_signed(method: Method, target: &str, to_sign: &str) -> Request {
+    let whole = format!("{method}\n\n\n1369354200\n{to_sign}");
+    let mut mac = Hmac::<Sha1>::new_from_slice(SECRET.as_bytes()).expect("any length");
+    mac.update(whole.as_bytes());
+    let signature = STANDARD.encode(mac.finalize().into_bytes());
+    let signature = signature
+        .replace('+', "%2B")
+        .replace('=', "%3D")
+        .replace('/', "%2F");
+    let join = if target.contains('?') { '&' } else { '?' };
+    let target = format!(
+        "{target}{join}AWSAccessKeyId={ACCESS_KEY}&Expires=1369354200&Signature={signature}"
+    );
+    Request::new(method, &target, &[("host", "h")])
+}
+
+#[test]
+fn one_signed_parameter_never_stands_for_two() {
+    let part = "/b/k?partNumber=1&uploadId=u";
+    v2_signed(Method::PUT, part, part).verify().expect("a part");
+    for target in [
+        "/b/k?partNumber=1%26uploadId%3Du",
+        "/b/k?partNumber=1%26uploadId=u",
+        "/b/k?partNumber=1&uploadId=u&acl",
+    ] {
+        let code = v2_signed(Method::PUT, target, part).refused();
+        assert_eq!(code, Code::SignatureDoesNotMatch, "{target}");
+    }
+    let named = "/b/k?response-content-disposition=attachment; filename=a&b.txt";
+    let sent = "/b/k?response-content-disposition=attachment%3B%20filename%3Da%26b.txt";
+    v2_signed(Method::GET, sent, named)
+        .verify()
+        .expect("an ampersand in a name");
+}
+
+#[test]
+fn one_signed_header_never_stands_for_two() {
+    let both = "x-amz-meta-a:1\nx-amz-meta-b:2\n/b/k";
+    v2_signed(Method::PUT, "/b/k?x-amz-meta-a=1&x-amz-meta-b=2", both)
+        .verify()
+        .expect("both");
+    let code = v2_signed(Method::PUT, "/b/k?x-amz-meta-a=1%0Ax-amz-meta-b:2", both).refused();
+    assert_eq!(code, Code::SignatureDoesNotMatch);
 }
