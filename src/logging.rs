@@ -11,6 +11,8 @@ pub fn start(json: bool, filter: &str) -> Result<()> {
     let filter = EnvFilter::try_new(filter)
         .with_context(|| format!("log: {filter:?} is no filter such as info or debug"))?;
     let builder = tracing_subscriber::fmt()
+        // A log that cannot be written (its disk is full, its reader is gone) is no reason to panic.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false);

@@ -18,7 +18,9 @@ use http::request::Parts;
 use http::{HeaderMap, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use twintree_store::{Algorithm, Checksum, Digester, Digests, StoreError, begin_writeback};
+use twintree_store::{
+    Algorithm, Checksum, Claim, Digester, Digests, Room, StoreError, begin_writeback,
+};
 
 use crate::auth::Payload;
 use crate::auth::chunked::Decoder;
@@ -116,6 +118,8 @@ pub struct Sink {
     pub offset: u64,
     /// Is it on a filesystem of another machine?
     pub remote: bool,
+    /// Its room on the disk.
+    pub room: Room,
     /// Will it be synced before the answer? Then its pages go to the disk while the body arrives.
     pub synced: bool,
     /// Kept until the last write has ended, also where the request is gone by then: what guards this range of the
@@ -350,6 +354,7 @@ impl Writer {
         self.begin_writeback();
         let offset = self.sink.offset;
         self.sink.offset += batch.iter().map(|slice| slice.len() as u64).sum::<u64>();
+        let claim = self.sink.room.claim(self.sink.offset);
         if self.on_pool {
             let (file, guard, batch) = (
                 self.sink.file.clone(),
@@ -357,14 +362,14 @@ impl Writer {
                 batch.clone(),
             );
             self.pending = Some(tokio::task::spawn_blocking(move || {
-                let written = write_all_at(&file, offset, &batch);
+                let written = write_with_room(&file, offset, &batch, claim);
                 drop(guard);
                 written
             }));
             return Ok(());
         }
         let begun = Instant::now();
-        write_all_at(&self.sink.file, offset, batch).map_err(disk)?;
+        write_with_room(&self.sink.file, offset, batch, claim).map_err(disk)?;
         self.on_pool = begun.elapsed() > SLOW;
         Ok(())
     }
@@ -396,6 +401,19 @@ impl Writer {
             },
         }
     }
+}
+
+/// Takes the room that is still missing, then writes.
+fn write_with_room(
+    file: &File,
+    offset: u64,
+    slices: &[Bytes],
+    claim: Option<Claim>,
+) -> io::Result<()> {
+    if let Some(claim) = claim {
+        claim.take(file)?;
+    }
+    write_all_at(file, offset, slices)
 }
 
 /// Something whose end may wait for the disk, such as a file without a name that holds gigabytes: where nobody takes

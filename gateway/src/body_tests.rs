@@ -97,6 +97,7 @@ fn body_lands_in_the_file_at_its_offset_inline_and_on_the_pool() {
         let sink = Sink {
             file: file.clone(),
             offset: 5,
+            room: Room::default(),
             remote,
             synced: true,
             guard: None,

@@ -32,6 +32,7 @@ mod publish;
 mod random;
 mod record;
 mod relaxed;
+mod room;
 mod root;
 pub mod seal;
 pub mod sealer;
@@ -56,6 +57,7 @@ pub use multipart::{
 };
 pub use name::{BucketName, ObjectKey};
 pub use object::{Access, Object, ObjectInfo, PartInfo};
+pub use room::{Claim, Room};
 pub use settings::BucketSettings;
 pub use sync::begin_writeback;
 pub use time::Timestamp;

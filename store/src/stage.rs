@@ -6,15 +6,14 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::path::{self, DiskPath};
+use crate::room::Room;
 use crate::root::{named, system};
 use crate::{Bucket, KeyPolicy, ObjectKey, Result, StoreError, fsfacts};
 
-/// Bodies from this size on are preallocated: smaller ones gain nothing.
-const PREALLOCATE_FROM: u64 = 64 << 10;
 /// What a new file's mode is before the umask (or the directory's default ACL).
 const FILE_MODE: u32 = 0o666;
 
@@ -25,6 +24,8 @@ pub struct Stage {
     pub file: Arc<File>,
     /// Is the file on a filesystem of another machine?
     pub remote: bool,
+    /// Room on the disk for an announced length, to be claimed before each write.
+    pub room: Room,
     name: Option<StageName>,
 }
 
@@ -48,7 +49,8 @@ pub(crate) enum Linked {
 }
 
 impl Bucket {
-    /// Begins a write of `key`; `length` is preallocated where known (ENOSPC shows here).
+    /// Begins a write of `key`; `length` is preallocated, ahead of the bytes, where known; a disk without
+    /// room for it shows here.
     ///
     /// # Errors
     /// `Reserved`, `KeyBlocked`, `ThroughSymlink`, `ReadOnly`, `NoSpace`, `Denied`.
@@ -64,9 +66,10 @@ impl Bucket {
             // Says now that the key is blocked, and by what.
             self.locate(key, length == Some(0))?;
         }
-        let stage = self.open_stage(native.as_ref())?;
-        if let Some(length) = length.filter(|length| *length >= PREALLOCATE_FROM) {
-            preallocate(&stage.file, length).map_err(|e| system(key.as_str(), e))?;
+        let mut stage = self.open_stage(native.as_ref())?;
+        if let Some(length) = length {
+            stage.room = Room::begin(&stage.file, 0, length)
+                .map_err(|e| StoreError::from_io(key.as_str(), e))?;
         }
         Ok(stage)
     }
@@ -133,6 +136,7 @@ impl Bucket {
         Stage {
             file: Arc::new(File::from(file)),
             remote,
+            room: Room::default(),
             name,
         }
     }
@@ -151,6 +155,7 @@ impl Stage {
         Self {
             file,
             remote,
+            room: Room::default(),
             name: Some(StageName {
                 dir,
                 name,
@@ -275,14 +280,6 @@ fn is_removed(dir: &OwnedFd) -> bool {
 
 fn stage_name() -> Vec<u8> {
     format!("{:016x}", crate::random::number()).into_bytes()
-}
-
-fn preallocate(file: &File, length: u64) -> rustix::io::Result<()> {
-    // The size stays what was written, so that a short body is not taken for a whole one.
-    match fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-        other => other,
-    }
 }
 
 fn link_unnamed(file: &File, dir: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {

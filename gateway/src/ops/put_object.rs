@@ -114,6 +114,7 @@ async fn put_long(
         file: stage.file.clone(),
         offset: 0,
         remote: stage.remote,
+        room: stage.room,
         synced: said.synced,
         guard: None,
     };

@@ -32,6 +32,7 @@ pub(crate) async fn upload_part(
         file: stage.file.clone(),
         offset: stage.offset,
         remote: stage.remote,
+        room: stage.room,
         synced: call.is_strict(),
         guard: None,
     };

@@ -65,18 +65,14 @@ impl Front {
         let leftover = Leftover::new(self.pulse.clone());
         let expects_continue = request.headers().contains_key(EXPECT);
         let version = request.version();
-        let mut response = if head_bytes(&request) > self.options.limits.header_bytes {
+        let refused = self.refuse(&request, id);
+        let mut response = if let Some(refused) = refused {
             drop(IncomingBody::new(
                 request.into_body(),
                 self.options.limits.body_idle,
                 leftover.clone(),
             ));
-            error_document(
-                StatusCode::BAD_REQUEST,
-                "RequestHeaderSectionTooLarge",
-                "Your request header section exceeds the maximum allowed size.",
-                id,
-            )
+            refused
         } else {
             self.call_router(request, id, &leftover).await
         };
@@ -104,6 +100,32 @@ impl Front {
             Some(file) => Outgoing::file(file, self.pieces.clone(), account),
             None => Outgoing::axum(body, account),
         })
+    }
+
+    /// What no service is to see: a head that is too large, or a body in codings that nobody here takes off
+    /// and that a proxy before us may have read otherwise, so that the connection ends with it. (hyper lets
+    /// Transfer-Encoding win over Content-Length, and ends the connection then: RFC 9112, 6.1.)
+    fn refuse<B>(&self, request: &Request<B>, id: RequestId) -> Option<Response<axum::body::Body>> {
+        if head_bytes(request) > self.options.limits.header_bytes {
+            return Some(error_document(
+                StatusCode::BAD_REQUEST,
+                "RequestHeaderSectionTooLarge",
+                "Your request header section exceeds the maximum allowed size.",
+                id,
+            ));
+        }
+        let headers = request.headers();
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let coding = codings.next()?;
+        if codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return None;
+        }
+        let message = "No transfer coding but one \"chunked\" is implemented.";
+        let mut response =
+            error_document(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message, id);
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+        Some(response)
     }
 
     async fn call_router(

@@ -10,13 +10,13 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Upload;
 use super::folder::{Folder, Slots, gone};
 use super::slot::{Base, Head, MAX_PART, Slot, Source, State};
-use crate::root::system;
+use crate::room::Room;
 use crate::{
     Algorithm, Checksum, Digester, Digests, ETag, Object, Result, Stage, StoreError, Timestamp,
     random,
@@ -41,6 +41,8 @@ pub struct PartStage {
     pub offset: u64,
     /// Is the file on a filesystem of another machine?
     pub remote: bool,
+    /// Room on the disk for an announced length, to be claimed before each write.
+    pub room: Room,
     number: u16,
     length: Option<u64>,
     place: Place,
@@ -80,7 +82,8 @@ pub struct PartPage {
 }
 
 impl Upload {
-    /// Begins part `number`; its length, where known, is preallocated (no space shows here). Blocking.
+    /// Begins part `number`; its length, where known, is preallocated, ahead of the bytes (a disk
+    /// without room for it shows here). Blocking.
     ///
     /// # Errors
     /// `InvalidRequest` for a number outside 1 to 10,000, `NoSuchUpload` where the upload ended meanwhile,
@@ -101,11 +104,12 @@ impl Upload {
         drop(slots);
         let remote = self.folder.bucket().is_remote();
         let folder = Arc::clone(&self.folder);
-        let stage = match claimed {
+        let mut stage = match claimed {
             Some((file, stride)) => PartStage {
                 file: Arc::new(file),
                 offset: u64::from(number - 1) * stride,
                 remote,
+                room: Room::default(),
                 number,
                 length,
                 place: Place::Assembly { stride },
@@ -117,6 +121,7 @@ impl Upload {
                     file: Arc::clone(&own.file),
                     offset: 0,
                     remote,
+                    room: Room::default(),
                     number,
                     length,
                     place: Place::Own(own),
@@ -354,15 +359,13 @@ impl PartStage {
         self.length
     }
 
-    fn preallocate(&self) -> Result<()> {
+    fn preallocate(&mut self) -> Result<()> {
         let Some(length) = self.length.filter(|length| *length > 0) else {
             return Ok(());
         };
-        match rustix::fs::fallocate(&*self.file, FallocateFlags::KEEP_SIZE, self.offset, length) {
-            // Not every filesystem can; then ENOSPC shows while writing.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-            Err(e) => Err(system(&self.folder.document.key, e)),
-        }
+        self.room = Room::begin(&self.file, self.offset, length)
+            .map_err(|e| StoreError::from_io(&self.folder.document.key, e))?;
+        Ok(())
     }
 }
 
