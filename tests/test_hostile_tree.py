@@ -1,5 +1,7 @@
 """Somebody who may write into a bucket's directory, and means no good: no hang, no way out, no fall of the daemon."""
 
+import contextlib
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -7,12 +9,15 @@ import os
 import stat
 import struct
 import subprocess
+import threading
 import types
 
 import pytest
 from lib import data, s3, server, wire
 
 F_OFD_SETLK = 37
+AT_FDCWD = -100
+LIBC = ctypes.CDLL(None)
 
 
 @pytest.fixture
@@ -257,3 +262,55 @@ def test_marks_of_directories_at_the_ends_of_time_are_listed(place):
         listed = connection.ask("GET", "/bucket-one?list-type=2")
         assert listed.status == 200 and all(f"<Key>d{n}/</Key>".encode() in listed.body for n in range(3))
         assert [connection.ask(method, f"/bucket-one/d{n}/").status for n in range(3) for method in ("HEAD", "GET")] == [200] * 6
+
+
+# Names that become something else between two looks.
+
+def exchange(one, other):
+    """Swaps two names in one call; what is not there is not swapped."""
+    LIBC.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), 2)
+
+
+def test_a_name_that_turns_into_a_link_out_between_two_looks_is_never_followed(place, random):
+    outside = place.tree.parent / "outside"
+    (outside / "victim").mkdir(parents=True)
+    (outside / "object").write_bytes(b"SECRET")
+    for name, target in (("folder", "../../outside"), (".twintree", "../../outside/victim")):
+        (place.directory / name).mkdir(exist_ok=True)
+        (place.directory / f"{name}.link").symlink_to(target)
+    (place.directory / "file.link").symlink_to("../../outside/object")
+    ended, rounds = threading.Event(), []
+
+    def swap():
+        file, link = place.directory / "file", place.directory / "file.link"
+        while not ended.is_set():
+            with contextlib.suppress(OSError):  # the daemon writes and deletes there too
+                file.unlink(missing_ok=True)
+                os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW))
+                for name in ("folder", "file", ".twintree", ".twintree", "folder", "file"):
+                    exchange(place.directory / name, place.directory / f"{name}.link")
+                for name in (file, link):
+                    name.unlink(missing_ok=True)
+                os.mkfifo(file)
+                file.unlink()
+                link.symlink_to("../../outside/object")
+            rounds.append(None)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    copy = {"x-amz-copy-source": "/bucket-one/folder/object"}
+    kinds = [("GET", "folder/object"), ("PUT", "folder/object", b"w"), ("PUT", "folder/new", b"w" * 70_000), ("GET", "file"), ("PUT", "file", b"w"), ("HEAD", "file"),
+             ("DELETE", "folder/object"), ("DELETE", "file"), ("PUT", "copied", b"", copy), ("PUT", "a//b", b"x"), ("GET", "a//b"), ("POST", "folder/up?uploads"), ("GET", "?list-type=2"), ("GET", "?uploads")]
+    try:
+        with wire.Connection(place.daemon) as connection:
+            for method, key, *rest in kinds * 60:
+                answer = connection.ask(method, f"/bucket-one/{key}" if key[0] != "?" else f"/bucket-one{key}", *rest)
+                assert answer.status < 500 or answer.status == 503, (method, key, answer)
+                assert b"SECRET" not in answer.body, (method, key)
+    finally:
+        ended.set()
+        swapper.join()
+    assert len(rounds) > 100
+    assert sorted(str(path.relative_to(outside)) for path in outside.rglob("*")) == ["object", "victim"]
+    assert (outside / "object").read_bytes() == b"SECRET"
+    assert "panicked" not in place.daemon.words()

@@ -94,10 +94,9 @@ impl Bucket {
                 return Ok(content);
             }
         }
-        Err(StoreError::Io {
-            what: "the source of a copy".to_owned(),
-            source: io::Error::other("it kept changing while it was copied"),
-        })
+        Err(StoreError::Unavailable(
+            "the source, which is being changed,".to_owned(),
+        ))
     }
 
     /// A copy of an object onto itself, where the record says all that S3 would find by copying.

@@ -122,6 +122,10 @@ impl StoreError {
             Some(libc::ENODEV | libc::ENXIO | libc::ESHUTDOWN | libc::ENOTCONN) => {
                 Self::Unavailable(what)
             }
+            // Somebody cut a file short that we are reading: it is whole again, or gone, the next time.
+            None if source.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Unavailable(format!("{what}, which is being changed,"))
+            }
             _ => Self::Io { what, source },
         }
     }

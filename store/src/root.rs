@@ -452,6 +452,12 @@ pub(crate) fn named(path: &DiskPath, e: Errno) -> StoreError {
             key: text(path),
             kind: "socket or device",
         },
+        // A directory that was there a moment ago is a file or a link now.
+        Errno::NOTDIR => StoreError::KeyBlocked {
+            key: text(path),
+            by: "a parent is no directory".to_owned(),
+        },
+        Errno::LOOP => StoreError::ThroughSymlink(text(path)),
         e => StoreError::from_io(text(path), e.into()),
     }
 }
