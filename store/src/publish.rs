@@ -162,11 +162,9 @@ impl Bucket {
             self.sync_entries(place.parent.iter().chain(&grown).chain(&place.shadow))?;
             return Ok(finished.published(state.modified));
         }
-        let source = std::io::Error::other("its place kept changing while it was published");
-        Err(StoreError::Io {
-            what: key.to_string(),
-            source,
-        })
+        Err(StoreError::Unavailable(format!(
+            "the place of {key}, which is being changed,"
+        )))
     }
 
     /// Makes a staged file all that it will be but visible, and durable.

@@ -210,6 +210,8 @@ impl Stage {
             match link_unnamed(&self.file, &home, &name) {
                 Ok(()) => {}
                 Err(Errno::XDEV) => return Ok(Linked::Elsewhere),
+                // The directory of stages was removed since it was opened.
+                Err(Errno::NOENT) => return Ok(Linked::Again),
                 Err(e) => return Err(system("stage", e)),
             }
             self.name = Some(StageName {
