@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 import types
 import urllib.parse
 
@@ -122,6 +123,19 @@ def test_an_empty_object_goes_up_and_comes_down(flow):
     flow.client.download_file(flow.bucket, "empty", str(flow.tmp / "back"))
     assert (flow.tmp / "back").read_bytes() == b""
     assert s3.etag(flow.client, flow.bucket, "empty") == data.md5(b"")
+
+
+def test_what_follows_an_empty_put_or_a_refused_one_does_not_wait(flow):
+    """botocore says `Expect: 100-continue` for any body, and on a kept connection it never recovers from an answer without 100."""
+    started = time.monotonic()
+    for turn in range(3):
+        flow.client.put_object(Bucket=flow.bucket, Key=f"empty-{turn}", Body=b"")
+        flow.client.put_object(Bucket=flow.bucket, Key=f"full-{turn}", Body=HELLO)
+        for body in (b"", HELLO):
+            s3.refused(412, "PreconditionFailed", flow.client.put_object, Bucket=flow.bucket, Key=f"full-{turn}", Body=body, IfNoneMatch="*")
+            s3.refused(404, "NoSuchBucket", flow.client.put_object, Bucket="no-such-bucket", Key="k", Body=body)
+    flow.client.put_object(Bucket=flow.bucket, Key="last", Body=HELLO)
+    assert time.monotonic() - started < 10
 
 
 def test_without_response_checksums_a_download_needs_no_head(flow, random):

@@ -64,6 +64,9 @@ impl Front {
 
         let leftover = Leftover::new(self.pulse.clone());
         let expects_continue = request.headers().contains_key(EXPECT);
+        // hyper sends no `100 Continue` where no body follows. botocore takes a final answer without one for
+        // the status of the next answer on this connection as well, and then waits for it in vain.
+        let expects_in_vain = expects_continue && request.body().is_end_stream();
         let version = request.version();
         let refused = self.refuse(&request, id);
         let mut response = if let Some(refused) = refused {
@@ -81,7 +84,7 @@ impl Front {
         let in_step = self.stay_in_step(&leftover, expects_continue || asks_to_close);
         if version >= Version::HTTP_2 {
             response.headers_mut().remove(CONNECTION); // a stream ends by itself there
-        } else if !in_step {
+        } else if !in_step || expects_in_vain {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }

@@ -253,6 +253,20 @@ async fn a_refused_expectation_is_answered_without_asking_for_the_body() {
 }
 
 #[tokio::test]
+async fn an_expectation_without_a_body_ends_the_connection_with_its_answer() {
+    let server = serve(counting());
+    let mut stream = server.connect().await;
+    send(
+        &mut stream,
+        "PUT / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n",
+    )
+    .await;
+    let got = read_reply(&mut stream).await.expect("a whole reply");
+    assert_eq!((got.status, got.header("connection")), (200, Some("close")));
+    assert!(read_to_end(&mut stream).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_panic_is_a_500_document_and_costs_nobody_else() {
     let server = serve(answering(|request| async move {
         assert_ne!(request.uri().path(), "/panic", "asked for");
