@@ -2,9 +2,15 @@
 //! of validity is what a freshly started gateway would say.
 
 use std::fmt::Write;
+use std::fs::File;
 use std::path::Path;
 
+use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::open::kind_name;
 use crate::record::{FileState, Judge, META_XATTR, RECORD_XATTR, Record, Verdict};
+use crate::root::{kind, system};
 use crate::{Meta, Result, StoreError};
 
 /// Describes a file's record.
@@ -14,9 +20,18 @@ use crate::{Meta, Result, StoreError};
 pub fn describe(path: &Path) -> Result<String> {
     let shown = path.display().to_string();
     let failed = |e| StoreError::from_io(&shown, e);
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let file = open(path, &shown)?;
     let state = FileState::look(&file)?;
-    let record = xattr::FileExt::get_xattr(&file, RECORD_XATTR).map_err(failed)?;
+    let record = match xattr::FileExt::get_xattr(&file, RECORD_XATTR) {
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            return Ok(format!(
+                "{shown} lies on a filesystem without extended attributes: what is recorded of it is in \
+                 .twintree/records/i/{} of its bucket, if anything\n",
+                state.inode
+            ));
+        }
+        other => other.map_err(failed)?,
+    };
     let meta = xattr::FileExt::get_xattr(&file, META_XATTR).map_err(failed)?;
     let mut out = String::new();
     let verdict = Judge::new(false).judge(&state, record.as_deref(), |_| None);
@@ -45,6 +60,28 @@ pub fn describe(path: &Path) -> Result<String> {
         None => line(&mut out, "metadata", "none"),
     }
     Ok(out)
+}
+
+/// Opens a file or a directory without leaving a trace, and without waiting for a FIFO's writer.
+fn open(path: &Path, shown: &str) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = match fs::open(path, flags | OFlags::NOATIME, Mode::empty()) {
+        // Linux: O_NOATIME is for the owner only (open(2), EPERM).
+        Err(Errno::PERM) => fs::open(path, flags, Mode::empty()),
+        other => other,
+    };
+    let special = |kind| StoreError::NotAnObject {
+        key: shown.to_owned(),
+        kind: kind_name(kind),
+    };
+    let file = opened.map_err(|e| match e {
+        Errno::NXIO => special(FileType::Socket),
+        e => system(shown, e),
+    })?;
+    match kind(&fs::fstat(&file).map_err(|e| system(shown, e))?) {
+        FileType::RegularFile | FileType::Directory => Ok(file.into()),
+        other => Err(special(other)),
+    }
 }
 
 fn line(out: &mut String, name: &str, value: &str) {
@@ -109,4 +146,20 @@ fn meta_lines(out: &mut String, meta: &Meta) {
     meta.tags
         .iter()
         .for_each(|(name, value)| line(out, "tag", &format!("{name} = {value}")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fifo_is_named_and_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("fifo");
+        fs::mknodat(fs::CWD, &path, FileType::Fifo, Mode::RUSR, 0).expect("a FIFO");
+        match describe(&path) {
+            Err(StoreError::NotAnObject { kind, .. }) => assert_eq!(kind, "FIFO"),
+            other => panic!("{other:?}"),
+        }
+    }
 }
