@@ -191,7 +191,7 @@ impl Drop for Pooled {
             return;
         }
         let buf = std::mem::take(&mut self.0);
-        // A thread that is ending has no spares any more; the buffer is simply freed.
+        // Nothing is lost with the error: a thread that is ending keeps no spares, and the buffer is simply freed.
         let _ = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
             if spare.len() < SPARES {

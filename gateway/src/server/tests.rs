@@ -67,7 +67,7 @@ fn start(limits: Limits, listener: Listener, router: axum::Router) -> Running {
         ..ServerOptions::default()
     };
     let done = tokio::spawn(run(vec![listener], router, options, async {
-        // A dropped sender is a test that ended: leave as well.
+        // An error is a dropped sender, thus a test that ended: a reason to stop like the message itself.
         let _ = stopped.await;
     }));
     Running {
