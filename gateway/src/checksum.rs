@@ -349,15 +349,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in pairs {
-            let name = HeaderName::from_bytes(name.as_bytes()).expect("a legal name");
-            map.append(name, HeaderValue::from_str(value).expect("a legal value"));
-        }
-        map
-    }
+    use crate::testing::headers;
 
     fn parse(pairs: &[(&str, &str)]) -> S3Result<BodyChecks> {
         BodyChecks::parse(&headers(pairs), &Payload::Unsigned)

@@ -197,23 +197,12 @@ pub fn parse_etags(list: &str) -> ETagList {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::headers;
 
     const MODIFIED: i64 = 1_000_000;
     const NOW: i64 = 2_000_000;
 
-    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(name, value)| {
-                (
-                    HeaderName::from_static(name),
-                    value.parse().expect("a header value"),
-                )
-            })
-            .collect()
-    }
-
-    fn verdict(lines: &[(&'static str, &str)]) -> Verdict {
+    fn verdict(lines: &[(&str, &str)]) -> Verdict {
         let matches = |list: &ETagList| match list {
             ETagList::Any => true,
             ETagList::Tags(tags) => tags.iter().any(|tag| tag == "good"),

@@ -14,4 +14,6 @@ pub mod reply;
 pub mod route;
 pub mod server;
 pub mod service;
+#[cfg(test)]
+mod testing;
 pub mod xml;

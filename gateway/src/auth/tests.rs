@@ -1,6 +1,6 @@
 //! The published examples, what botocore really signs, and every way of being refused.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use twintree_store::Timestamp;
 
 use super::*;
@@ -23,16 +23,11 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn new(method: Method, target: &str, headers: &[(&str, &str)]) -> Self {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).expect("a legal name");
-            map.append(name, HeaderValue::from_str(value).expect("a legal value"));
-        }
         let now = Timestamp::from_parts(NOON + 30, 0);
         Self {
             method,
             target: target.to_owned(),
-            headers: map,
+            headers: crate::testing::headers(headers),
             now,
             virtual_bucket: None,
         }

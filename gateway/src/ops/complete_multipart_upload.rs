@@ -166,18 +166,7 @@ fn result(location: &str, bucket: &Bucket, key: &ObjectKey, published: &Publishe
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(name, value)| {
-                (
-                    HeaderName::from_static(name),
-                    value.parse().expect("a header value"),
-                )
-            })
-            .collect()
-    }
+    use crate::testing::headers;
 
     #[test]
     fn checksums_speak_of_the_object_and_never_of_the_document() {

@@ -111,21 +111,10 @@ fn result(copied: &Published) -> Writer {
 mod tests {
     use super::*;
     use crate::error::Code;
+    use crate::testing::headers;
 
-    fn request(lines: &[(&'static str, &str)]) -> S3Result<CopyRequest> {
+    fn request(lines: &[(&str, &str)]) -> S3Result<CopyRequest> {
         copy_request(&headers(lines))
-    }
-
-    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(name, value)| {
-                (
-                    HeaderName::from_static(name),
-                    value.parse().expect("a header value"),
-                )
-            })
-            .collect()
     }
 
     #[test]

@@ -95,18 +95,10 @@ pub(super) fn checksum_type(headers: &HeaderMap) -> S3Result<Option<ChecksumType
 mod tests {
     use super::*;
     use crate::error::Code;
+    use crate::testing::headers;
 
-    fn chosen(lines: &[(&'static str, &str)]) -> S3Result<Option<(Algorithm, ChecksumType)>> {
-        let headers: HeaderMap = lines
-            .iter()
-            .map(|(name, value)| {
-                (
-                    HeaderName::from_static(name),
-                    value.parse().expect("a header value"),
-                )
-            })
-            .collect();
-        checksum_of(&headers)
+    fn chosen(lines: &[(&str, &str)]) -> S3Result<Option<(Algorithm, ChecksumType)>> {
+        checksum_of(&headers(lines))
     }
 
     #[test]
