@@ -148,7 +148,7 @@ async fn buckets_are_listed_in_pages_and_under_a_prefix() {
     );
     let first = tree.get("GET", "/?max-buckets=2&prefix=b").await;
     assert_eq!(
-        (first.elements("Name"), first.element("Prefix").as_str()),
+        (first.elements("Name"), first.element("Prefix")),
         (vec!["b1".into(), "b2".into()], "b")
     );
     let token = first.element("ContinuationToken");
@@ -164,7 +164,7 @@ async fn buckets_are_listed_in_pages_and_under_a_prefix() {
     assert_eq!(
         (
             exact.elements("Name").len(),
-            exact.element("ContinuationToken").as_str()
+            exact.element("ContinuationToken")
         ),
         (4, "")
     );
@@ -334,7 +334,7 @@ async fn bucket_tags_come_back_until_they_are_deleted() {
     );
     let tags = tree.get("GET", "/b?tagging").await;
     assert_eq!(
-        (tags.element("Key").as_str(), tags.element("Value").as_str()),
+        (tags.element("Key"), tags.element("Value")),
         ("Hello", "a@b")
     );
     assert_eq!(

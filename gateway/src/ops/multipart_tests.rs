@@ -14,14 +14,8 @@ const HELLO_CRC32: &str = "NhCmhg==";
 const CRC32: &str = "x-amz-checksum-crc32";
 const ALGORITHM: &str = "x-amz-checksum-algorithm";
 const TYPE: &str = "x-amz-checksum-type";
-
-/// What stands in the first element of a name.
-fn element<'a>(answer: &'a Answer, name: &str) -> &'a str {
-    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
-    let rest = answer.body.split_once(&open).map(|(_, rest)| rest);
-    let inner = rest.and_then(|rest| rest.split_once(&close));
-    inner.map_or("", |(inner, _)| inner)
-}
+/// Asks for one CRC32 over the whole object.
+const OF_THE_WHOLE: [(&str, &str); 2] = [(ALGORITHM, "CRC32"), (TYPE, "FULL_OBJECT")];
 
 /// Begins an upload; the target of its further requests.
 async fn begin(tree: &Tree, target: &str, headers: &[(&str, &str)]) -> String {
@@ -29,7 +23,7 @@ async fn begin(tree: &Tree, target: &str, headers: &[(&str, &str)]) -> String {
         .ask("POST", &format!("{target}?uploads"), headers, "")
         .await
         .expect(target);
-    format!("{target}?uploadId={}", element(&answer, "UploadId"))
+    format!("{target}?uploadId={}", answer.element("UploadId"))
 }
 
 async fn part(
@@ -73,17 +67,14 @@ async fn an_upload_without_algorithm_takes_parts_with_one_and_a_list_without() {
         .ask("POST", &upload, &[("host", "h:9000")], &list(&[(1, HELLO)]))
         .await
         .expect("completed");
-    assert_eq!(element(&done, "Location"), "http://h:9000/b/d/k");
+    assert_eq!(done.element("Location"), "http://h:9000/b/d/k");
+    assert_eq!((done.element("Bucket"), done.element("Key")), ("b", "d/k"));
     assert_eq!(
-        (element(&done, "Bucket"), element(&done, "Key")),
-        ("b", "d/k")
-    );
-    assert_eq!(
-        element(&done, "ETag"),
+        done.element("ETag"),
         format!("&quot;{HELLO_MULTIPART}-1&quot;")
     );
-    assert_eq!(element(&done, "ChecksumType"), "FULL_OBJECT");
-    assert!(!element(&done, "ChecksumCRC64NVME").is_empty());
+    assert_eq!(done.element("ChecksumType"), "FULL_OBJECT");
+    assert!(!done.element("ChecksumCRC64NVME").is_empty());
     assert_eq!(
         fs::read(tree.path("b/d/k")).expect("a plain file"),
         b"hello"
@@ -101,7 +92,7 @@ async fn an_upload_without_algorithm_takes_parts_with_one_and_a_list_without() {
         .ask("POST", &upload, &[], &list(&[(1, HELLO)]))
         .await
         .expect("the same answer");
-    assert_eq!(element(&again, "ETag"), element(&done, "ETag"));
+    assert_eq!(again.element("ETag"), done.element("ETag"));
 }
 
 #[tokio::test]
@@ -118,7 +109,7 @@ async fn an_algorithm_is_echoed_and_binds_the_parts() {
         ),
         ("CRC32", "COMPOSITE")
     );
-    let upload = format!("/b/k?uploadId={}", element(&created, "UploadId"));
+    let upload = format!("/b/k?uploadId={}", created.element("UploadId"));
     let target = format!("{upload}&partNumber=1");
     for headers in [
         &[][..],
@@ -154,7 +145,7 @@ async fn an_algorithm_is_echoed_and_binds_the_parts() {
         .await
         .expect("completed");
     assert!(
-        element(&done, "ChecksumCRC32").ends_with("==-1"),
+        done.element("ChecksumCRC32").ends_with("==-1"),
         "{}",
         done.body
     );
@@ -172,12 +163,7 @@ async fn an_algorithm_is_echoed_and_binds_the_parts() {
 #[tokio::test]
 async fn a_full_object_checksum_needs_none_of_the_parts_and_is_verified() {
     let tree = Tree::with_directories(&["b"]);
-    let upload = begin(
-        &tree,
-        "/b/k",
-        &[(ALGORITHM, "CRC32"), (TYPE, "FULL_OBJECT")],
-    )
-    .await;
+    let upload = begin(&tree, "/b/k", &OF_THE_WHOLE).await;
     let sent = part(&tree, &upload, 1, &[], "hello").await;
     assert_eq!(
         sent.header(CRC32),
@@ -200,7 +186,7 @@ async fn a_full_object_checksum_needs_none_of_the_parts_and_is_verified() {
         .ask("POST", &upload, &right, &parts)
         .await
         .expect("completed");
-    assert_eq!(element(&done, "ChecksumCRC32"), HELLO_CRC32);
+    assert_eq!(done.element("ChecksumCRC32"), HELLO_CRC32);
 }
 
 #[tokio::test]
@@ -349,8 +335,8 @@ async fn ranges_of_an_object_become_parts() {
         .ask("PUT", &target, &headers, "")
         .await
         .expect("copied");
-    assert_eq!(element(&copied, "ETag"), HELLO.replace('"', "&quot;"));
-    assert!(element(&copied, "LastModified").ends_with('Z'));
+    assert_eq!(copied.element("ETag"), HELLO.replace('"', "&quot;"));
+    assert!(copied.element("LastModified").ends_with('Z'));
     tree.ask("POST", &upload, &[], &list(&[(1, HELLO)]))
         .await
         .expect("completed");
@@ -367,25 +353,25 @@ async fn parts_come_in_pages() {
     let page = tree.get("GET", &format!("{upload}&max-parts=2")).await;
     assert_eq!(
         (
-            element(&page, "IsTruncated"),
-            element(&page, "NextPartNumberMarker")
+            page.element("IsTruncated"),
+            page.element("NextPartNumberMarker")
         ),
         ("true", "2")
     );
     assert_eq!(
-        (element(&page, "Key"), element(&page, "ChecksumAlgorithm")),
+        (page.element("Key"), page.element("ChecksumAlgorithm")),
         ("a b", "CRC32")
     );
     assert_eq!(page.body.matches("<Part>").count(), 2);
     assert_eq!(
-        (element(&page, "Size"), element(&page, "ChecksumCRC32")),
+        (page.element("Size"), page.element("ChecksumCRC32")),
         ("5", HELLO_CRC32)
     );
     let rest = tree
         .get("GET", &format!("{upload}&max-parts=2&part-number-marker=2"))
         .await;
     assert_eq!(
-        (element(&rest, "IsTruncated"), element(&rest, "PartNumber")),
+        (rest.element("IsTruncated"), rest.element("PartNumber")),
         ("false", "3")
     );
     let beyond = tree
@@ -406,10 +392,7 @@ async fn uploads_come_in_pages_and_groups() {
     let tree = Tree::with_directories(&["b"]);
     let empty = tree.get("GET", "/b?uploads").await;
     assert_eq!(
-        (
-            element(&empty, "IsTruncated"),
-            element(&empty, "MaxUploads")
-        ),
+        (empty.element("IsTruncated"), empty.element("MaxUploads")),
         ("false", "1000")
     );
     for key in ["d/1", "d/2", "e+e", "f"] {
@@ -427,7 +410,7 @@ async fn uploads_come_in_pages_and_groups() {
         )
         .await;
     assert_eq!(
-        (element(&grouped, "Prefix"), element(&grouped, "Delimiter")),
+        (grouped.element("Prefix"), grouped.element("Delimiter")),
         ("", "/")
     );
     assert!(
@@ -436,18 +419,18 @@ async fn uploads_come_in_pages_and_groups() {
             .contains("<CommonPrefixes><Prefix>d/</Prefix></CommonPrefixes>")
     );
     assert_eq!(
-        (element(&grouped, "Key"), element(&grouped, "IsTruncated")),
+        (grouped.element("Key"), grouped.element("IsTruncated")),
         ("e%2Be", "true")
     );
-    assert_eq!(element(&grouped, "StorageClass"), "STANDARD_IA");
+    assert_eq!(grouped.element("StorageClass"), "STANDARD_IA");
     let (key, id) = (
-        element(&grouped, "NextKeyMarker"),
-        element(&grouped, "NextUploadIdMarker"),
+        grouped.element("NextKeyMarker"),
+        grouped.element("NextUploadIdMarker"),
     );
     let next = format!("/b?uploads&delimiter=/&key-marker={key}&upload-id-marker={id}");
     let rest = tree.get("GET", &next).await;
     assert_eq!(
-        (element(&rest, "Key"), element(&rest, "IsTruncated")),
+        (rest.element("Key"), rest.element("IsTruncated")),
         ("f", "false")
     );
     assert_eq!(
@@ -470,18 +453,13 @@ async fn uploads_come_in_pages_and_groups() {
 #[tokio::test]
 async fn a_part_is_read_back_with_its_own_checksum_and_the_objects_type() {
     let tree = Tree::with_directories(&["b"]);
-    let upload = begin(
-        &tree,
-        "/b/k",
-        &[(ALGORITHM, "CRC32"), (TYPE, "FULL_OBJECT")],
-    )
-    .await;
+    let upload = begin(&tree, "/b/k", &OF_THE_WHOLE).await;
     let first = "a".repeat(5 << 20);
     let sent = part(&tree, &upload, 1, &[], &first).await;
     part(&tree, &upload, 2, &[], "hello").await;
     let parts = list(&[(1, &sent.header("etag")), (2, HELLO)]);
     let done = tree.ask("POST", &upload, &[], &parts).await;
-    let whole = element(&done.expect("completed"), "ChecksumCRC32").to_owned();
+    let whole = done.expect("completed").element("ChecksumCRC32").to_owned();
     let mode = [("x-amz-checksum-mode", "ENABLED")];
     let answer = tree
         .ask("GET", "/b/k?partNumber=2", &mode, "")
