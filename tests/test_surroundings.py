@@ -138,6 +138,8 @@ def test_a_bucket_whose_own_disk_left_is_503_and_its_mount_point_stays_bare(plac
                                 (place.client.put_object, {"Key": "c", "Body": b""}), (place.client.delete_object, {"Key": "a/b"}),
                                 (place.client.delete_bucket, {})):
             assert refusal(call, Bucket="own-disk", **arguments)[:2] == (503, "ServiceUnavailable"), call
+        # Who mirrors all buckets must not take it for deleted.
+        assert "own-disk" in [b["Name"] for b in place.client.list_buckets()["Buckets"]]
         assert os.listdir(place.tree / "own-disk") == []
         assert place.client.list_buckets()["Buckets"][0]["Name"] == "bucket-one", "the others are served on"
 

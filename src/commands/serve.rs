@@ -33,6 +33,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     let store = open(&config)?;
     let keys = keys(&config)?;
     raise_descriptor_limit();
+    store.report_filesystems(state_outside(&config));
     let listeners = bind(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -59,6 +60,20 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     drop(sealer);
     drop(upkeep);
     Ok(outcome?)
+}
+
+/// The state directory, where we may write it: not with `--read-only`, and never into the served tree.
+fn state_outside(config: &Config) -> Option<&std::path::Path> {
+    if config.read_only {
+        return None;
+    }
+    match secrets::refuse_inside(&config.root, &config.state_dir) {
+        Ok(()) => Some(&config.state_dir),
+        Err(e) => {
+            tracing::warn!("what filesystems can do is not probed and remembered: {e:#}");
+            None
+        }
+    }
 }
 
 fn keys(config: &Config) -> Result<Keys, Failure> {

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::list::cache::NameCache;
 use crate::path::HideList;
+use crate::probe::daemon::Probes;
 use crate::record::Judge;
 use crate::root::{Tree, kind, system};
 use crate::shared::{BucketShared, Buckets};
@@ -65,6 +66,8 @@ pub struct Store {
     pub(crate) unsynced: relaxed::Unsynced,
     /// Sorted directories, kept between pages of listings.
     pub(crate) names: Arc<NameCache>,
+    /// What filesystems were probed.
+    pub(crate) probes: Probes,
     /// The root's absolute path, without links.
     location: PathBuf,
     root: OwnedFd,
@@ -105,6 +108,7 @@ impl Store {
             seal_queue: seal::Queue::default(),
             unsynced: relaxed::Unsynced::default(),
             names: Arc::default(),
+            probes: Probes::default(),
             location,
             root,
             root_id,
@@ -122,13 +126,7 @@ impl Store {
     /// `Unavailable` when the root is gone: never an empty list for a missing disk.
     pub fn buckets(self: &Arc<Self>) -> Result<Vec<BucketInfo>> {
         self.check_root()?;
-        let top = fs::openat(
-            &self.root,
-            c".",
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|e| system("the root", e))?;
+        let top = self.open_root()?;
         let mut found = Vec::new();
         for entry in Dir::new(top).map_err(|e| system("the root", e))? {
             let entry = entry.map_err(|e| system("the root", e))?;
@@ -146,16 +144,38 @@ impl Store {
             // One directory that we may not enter, or that vanishes meanwhile, never breaks the list.
             match self.bucket(&name).and_then(|bucket| bucket.info_at_least()) {
                 Ok(info) => found.push(info),
-                Err(
-                    StoreError::NoSuchBucket(_)
-                    | StoreError::Denied(_)
-                    | StoreError::Unavailable(_),
-                ) => {}
+                // A bucket whose own disk is gone is still one: a client that mirrors must not take it for deleted.
+                Err(StoreError::Unavailable(_)) => {
+                    self.check_root()?;
+                    found.extend(self.bare_mount_point(&name));
+                }
+                Err(StoreError::NoSuchBucket(_) | StoreError::Denied(_)) => {}
                 Err(e) => return Err(e),
             }
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
+    }
+
+    /// The root's directory, opened for reading and syncing.
+    pub(crate) fn open_root(&self) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        fs::openat(&self.root, c".", flags, Mode::empty()).map_err(|e| system("the root", e))
+    }
+
+    /// The root's absolute path, without links.
+    pub(crate) fn location(&self) -> &Path {
+        &self.location
+    }
+
+    /// What can be said of a bucket whose disk is gone: its name, and the mount point's own time.
+    fn bare_mount_point(&self, name: &BucketName) -> Option<BucketInfo> {
+        let stat = fs::statat(&self.root, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(BucketInfo {
+            name: name.clone(),
+            created: Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as i64),
+            location: None,
+        })
     }
 
     /// Resolves a bucket now; a bucket removed or replaced directly shows at once. Does not wait for a

@@ -117,9 +117,7 @@ impl Store {
         if self.options.durability == crate::Durability::Relaxed {
             return Ok(());
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = fs::openat(self.root(), c".", flags, Mode::empty())
-            .map_err(|e| system("the root", e))?;
+        let root = self.open_root()?;
         fs::fsync(root).map_err(|e| system("the root", e))
     }
 }

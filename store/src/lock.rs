@@ -200,6 +200,7 @@ impl Bucket {
             )));
         }
         let keys = open_lock(&dir, "keys")?;
+        self.probe_once();
         Ok(self
             .shared
             .locks

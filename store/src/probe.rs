@@ -2,6 +2,7 @@
 //! that means, in sentences that a person understands. Each weakness has a fallback, and none is silent.
 
 mod attempt;
+pub(crate) mod daemon;
 mod look;
 
 use std::io;
@@ -105,13 +106,17 @@ pub fn examine(dir: &Path, read_only: bool) -> io::Result<Report> {
         }
     }
     let tried = fs::openat(&top, &name, flags, Mode::empty()).map_err(io::Error::from);
-    let result = tried.and_then(|room| attempt::all(&room, &top, &mut report));
+    let result = tried.and_then(|room| {
+        attempt::all(&room, &top, &mut report)?;
+        attempt::whole_sync(&room, &mut report);
+        Ok(())
+    });
     remove(&top, &name)?;
     result.map(|()| report)
 }
 
 /// Removes the probe's directory, which holds plain files only.
-fn remove(top: &OwnedFd, name: &str) -> io::Result<()> {
+pub(crate) fn remove(top: &OwnedFd, name: &str) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let room = fs::openat(top, name, flags, Mode::empty())?;
     for entry in fs::Dir::read_from(&room)? {

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::probe::{self, daemon::ROOM};
 use crate::root::system;
 use crate::{Bucket, Result, Store, StoreError, Timestamp};
 
@@ -131,6 +132,9 @@ impl Bucket {
                 sweep_dir(&dir, prefix, age)?;
             }
         }
+        if let Some(ours) = self.tree.reserved("", false)? {
+            sweep_rooms(&ours, age)?;
+        }
         // A filesystem mounted inside the bucket has a stage of its own.
         for mount in self.tree.mounts_inside() {
             if let Some(dir) = self.tree.reserved_at(&mount, "stage")? {
@@ -141,12 +145,34 @@ impl Bucket {
     }
 }
 
+/// Removes what a probe left that was cut off: directories of plain files.
+fn sweep_rooms(ours: &OwnedFd, age: Duration) -> Result<()> {
+    let oldest = oldest(age);
+    for entry in Dir::read_from(ours).map_err(|e| system("a probe's directory", e))? {
+        let entry = entry.map_err(|e| system("a probe's directory", e))?;
+        let Ok(name) = entry.file_name().to_str() else {
+            continue;
+        };
+        let old = name.starts_with(ROOM)
+            && fs::statat(ours, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+                FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                    && Timestamp::from_parts(stat.st_ctime, stat.st_ctime_nsec as i64) < oldest
+            });
+        if old && let Err(e) = probe::remove(ours, name) {
+            tracing::debug!("an old probe's directory stays: {e}");
+        }
+    }
+    Ok(())
+}
+
+/// The moment that is so long ago.
+fn oldest(age: Duration) -> Timestamp {
+    let nanos = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+    Timestamp(Timestamp::now().0.saturating_sub(nanos))
+}
+
 fn sweep_dir(dir: &OwnedFd, prefix: &str, age: Duration) -> Result<()> {
-    let oldest = Timestamp(
-        Timestamp::now()
-            .0
-            .saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)),
-    );
+    let oldest = oldest(age);
     for entry in Dir::read_from(dir).map_err(|e| system("stage", e))? {
         let entry = entry.map_err(|e| system("stage", e))?;
         let name = entry.file_name().to_bytes();
@@ -195,6 +221,20 @@ mod tests {
 
     fn dir_of(path: &std::path::Path) -> OwnedFd {
         fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).expect("a directory")
+    }
+
+    #[test]
+    fn what_a_probe_left_goes_when_it_is_old() {
+        let room = tempfile::tempdir().expect("a directory");
+        for name in ["probe.0123", "other"] {
+            std::fs::create_dir(room.path().join(name)).expect("a directory");
+            std::fs::write(room.path().join(name).join("xattr"), b"x").expect("a file");
+        }
+        let left = |name: &str| room.path().join(name).exists();
+        sweep_rooms(&dir_of(room.path()), Duration::from_secs(3600)).expect("swept");
+        assert!(left("probe.0123"), "an hour has not passed");
+        sweep_rooms(&dir_of(room.path()), Duration::ZERO).expect("swept");
+        assert_eq!((left("probe.0123"), left("other")), (false, true));
     }
 
     #[test]

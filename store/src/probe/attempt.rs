@@ -19,8 +19,7 @@ pub(super) fn all(room: &OwnedFd, top: &OwnedFd, report: &mut Report) -> io::Res
     times(room, report)?;
     copies(room, report)?;
     names(room, report)?;
-    let synced = fs::fsync(room).and_then(|()| fs::syncfs(room));
-    match synced {
+    match fs::fsync(room) {
         Ok(()) => report.add(
             "syncing directories",
             Grade::Good,
@@ -41,6 +40,23 @@ pub(super) fn all(room: &OwnedFd, top: &OwnedFd, report: &mut Report) -> io::Res
         );
     }
     Ok(())
+}
+
+/// The sync of a whole filesystem, by which many writers share one: it flushes everybody's pages, so a person
+/// asks for it (doctor), and the daemon never.
+pub(super) fn whole_sync(room: &OwnedFd, report: &mut Report) {
+    match fs::syncfs(room) {
+        Ok(()) => report.add(
+            "shared syncs",
+            Grade::Good,
+            "many writers at once share one",
+        ),
+        Err(e) => report.add(
+            "shared syncs",
+            Grade::Bad,
+            format!("{e}: durability cannot be promised"),
+        ),
+    }
 }
 
 fn make(room: &OwnedFd, name: &str) -> io::Result<File> {
