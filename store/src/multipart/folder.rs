@@ -1,27 +1,29 @@
-//! One upload's directory, `.twintree/uploads/ID/`: every name in it, and the locks on it.
+//! One upload's directory, `.twintree/uploads/ID/`: every name in it.
 //!
 //! All names are fixed or made here from numbers, and resolved in the open directory without following
-//! links. What the bytes mean is `slot.rs`'s and `document.rs`'s; when they change is the callers'.
+//! links. The locks on it are `folder/locks.rs`'s; what the bytes mean is `slot.rs`'s and
+//! `document.rs`'s; when they change is the callers'.
+
+mod locks;
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use parking_lot::MutexGuard;
-use rustix::fs::{self, AtFlags, Dir, FlockOperation, Mode, OFlags, SeekFrom};
+use rustix::fs::{self, AtFlags, Dir, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::document::Document;
 use super::id::UploadId;
-use super::range;
 use super::slot::{Base, Decoded, Head, MAX_PART, SLOT, Slot, Source, State};
-use crate::lock::{Kind, LOCK_WAIT, patiently, try_flock};
+use crate::lock::Kind;
 use crate::path::{self, DiskPath};
 use crate::root::{open_own_file, system};
 use crate::{Bucket, ObjectKey, Result, Stage, StoreError, Timestamp};
+
+pub(super) use locks::Slots;
 
 /// Where uploads lie below `.twintree/`.
 pub(super) const UPLOADS: &str = "uploads";
@@ -36,12 +38,6 @@ const MAX_DOCUMENT: u64 = 1 << 20;
 const MAX_TORN: u32 = 100;
 /// The size of `parts`: sparse, so that no slot ever grows it.
 const PARTS_SIZE: u64 = (MAX_PART as u64 + 1) * SLOT as u64;
-/// Bytes of `parts` that are locked while slots are read and changed.
-const SLOTS_LOCK: (u64, u64) = (0, PARTS_SIZE);
-/// The byte of `parts`, behind all slots, that is locked while a Complete or Abort is under way.
-const ENDING_LOCK: (u64, u64) = (PARTS_SIZE, 1);
-/// How long another Complete or Abort is waited for: it may be gathering a large object.
-const ENDING_WAIT: Duration = Duration::from_secs(600);
 const FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
 
 /// An open upload directory with its `parts`. Locks belong to this very opening.
@@ -54,19 +50,6 @@ pub(super) struct Folder {
     bucket: Bucket,
     /// How other processes are kept out; not asked before something is locked, for asking may write.
     locks: OnceLock<Kind>,
-}
-
-/// Slots may be read and changed while it lives.
-pub(super) struct Slots<'a> {
-    folder: &'a Folder,
-    // Released last: the other processes' lock comes first.
-    _in_process: MutexGuard<'a, ()>,
-}
-
-/// No other Complete or Abort is under way while it lives.
-pub(super) struct Ending<'a> {
-    folder: &'a Folder,
-    _in_process: Option<MutexGuard<'a, ()>>,
 }
 
 impl Folder {
@@ -172,82 +155,6 @@ impl Folder {
     /// The bucket it belongs to.
     pub fn bucket(&self) -> &Bucket {
         &self.bucket
-    }
-
-    /// Waits for the slots: in this process first, then against others.
-    pub fn lock_slots(&self) -> Result<Slots<'_>> {
-        let in_process = self.bucket.shared.uploads.slots(self.id.as_str());
-        self.lock(SLOTS_LOCK)?;
-        Ok(Slots {
-            folder: self,
-            _in_process: in_process,
-        })
-    }
-
-    /// Waits until no other Complete or Abort is under way, and keeps others out.
-    pub fn lock_ending(&self) -> Result<Ending<'_>> {
-        // Where the filesystem locks nothing, this process is all that can be kept out.
-        let in_process = (self.kind()? == Kind::Lease)
-            .then(|| self.bucket.shared.uploads.ending(self.id.as_str()));
-        self.lock(ENDING_LOCK)?;
-        Ok(Ending {
-            folder: self,
-            _in_process: in_process,
-        })
-    }
-
-    fn kind(&self) -> Result<Kind> {
-        if let Some(kind) = self.locks.get() {
-            return Ok(*kind);
-        }
-        let kind = self.bucket.lock_kind()?;
-        Ok(*self.locks.get_or_init(|| kind))
-    }
-
-    fn lock(&self, (start, length): (u64, u64)) -> Result<()> {
-        let slots = start == SLOTS_LOCK.0;
-        let time = if slots { LOCK_WAIT } else { ENDING_WAIT };
-        let kind = self.kind()?;
-        patiently(PARTS, time, || match kind {
-            Kind::Ofd => range::try_lock(&self.parts, start, length),
-            Kind::Flock => {
-                let file = if slots { &self.parts } else { &self.json };
-                try_flock(file, FlockOperation::NonBlockingLockExclusive)
-            }
-            Kind::Lease => Ok(true),
-        })
-    }
-
-    fn unlock(&self, (start, length): (u64, u64)) {
-        let Some(kind) = self.locks.get() else {
-            return; // nothing was ever locked
-        };
-        let unlocked = match kind {
-            Kind::Ofd => range::unlock(&self.parts, start, length),
-            Kind::Flock if start == SLOTS_LOCK.0 => {
-                try_flock(&self.parts, FlockOperation::Unlock).map(drop)
-            }
-            Kind::Flock => try_flock(&self.json, FlockOperation::Unlock).map(drop),
-            Kind::Lease => Ok(()),
-        };
-        if let Err(e) = unlocked {
-            // The lock ends with the descriptor at the latest.
-            tracing::warn!("an upload's lock is not released early: {e}");
-        }
-    }
-
-    /// Locks the region of the assembly from this offset on (0 bytes: all of it), so that whoever writes
-    /// into it is known for as long as a descriptor of this opening lives. `false`: somebody else may write.
-    pub fn claim(&self, assembly: &File, start: u64, length: u64) -> Result<bool> {
-        if self.kind()? != Kind::Ofd {
-            return Ok(false);
-        }
-        range::try_lock(assembly, start, length).map_err(|e| StoreError::from_io(ASSEMBLY, e))
-    }
-
-    /// Gives a region free before its descriptor closes.
-    pub fn release(&self, assembly: &File, start: u64, length: u64) -> Result<()> {
-        range::unlock(assembly, start, length).map_err(|e| StoreError::from_io(ASSEMBLY, e))
     }
 
     /// Reads the head without a lock; `None`: it is damaged.
@@ -471,54 +378,6 @@ impl Folder {
     /// How many files parts have of their own, to tell a quick removal from a slow one.
     pub fn own_files(&self) -> usize {
         names(&self.dir).map_or(0, |names| names.iter().filter(|n| n.contains('-')).count())
-    }
-}
-
-impl Slots<'_> {
-    /// The head as it is now.
-    ///
-    /// # Errors
-    /// `NoSuchUpload` where the upload takes no parts any more.
-    pub fn live_head(&self) -> Result<Head> {
-        match self.folder.head()? {
-            Some(head) if self.folder.is_alive(head)? => Ok(head),
-            _ => Err(gone(&self.folder.id)),
-        }
-    }
-
-    /// Replaces the head.
-    pub fn set_head(&self, head: Head) -> Result<()> {
-        self.folder.write_head(head)
-    }
-
-    /// One slot; a damaged one counts as empty.
-    pub fn get(&self, number: u16) -> Result<Option<Slot>> {
-        self.folder.slot(number)
-    }
-
-    /// Was the slot never written, so that its region in the assembly holds nothing?
-    pub fn is_untouched(&self, number: u16) -> Result<bool> {
-        Ok(Slot::decode(number, &self.folder.read_slot(number)?) == Decoded::Empty)
-    }
-
-    /// Replaces one slot.
-    pub fn put(&self, number: u16, slot: &Slot) -> Result<()> {
-        self.folder
-            .parts
-            .write_all_at(&slot.encode(number), u64::from(number) * SLOT as u64)
-            .map_err(|e| StoreError::from_io(PARTS, e))
-    }
-}
-
-impl Drop for Slots<'_> {
-    fn drop(&mut self) {
-        self.folder.unlock(SLOTS_LOCK);
-    }
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.folder.unlock(ENDING_LOCK);
     }
 }
 
