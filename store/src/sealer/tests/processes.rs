@@ -2,7 +2,9 @@
 //!
 //! The processes are this test binary, started again: threads would share what a process remembers.
 
-use std::process::{Child, Command, Stdio};
+use std::io::Read;
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 use crate::ETagList;
@@ -24,9 +26,9 @@ fn the_etag_never_flaps_while_two_processes_seal_tag_and_chmod_a_file() {
     let place = Place::new();
     let etag = place.put(b"body");
     for work in ["tag and seal", "tag, seal and chmod"] {
-        let children = [start(&place, work), start(&place, work)];
-        for child in children {
-            finish(child, work);
+        let others = [Other::start(&place, work), Other::start(&place, work)];
+        for other in others {
+            other.finish(work);
         }
         let outcome = settle(&place.store, &name(), "f", 0, &AtomicBool::new(false));
         assert!(
@@ -45,36 +47,51 @@ fn the_etag_never_flaps_while_two_processes_seal_tag_and_chmod_a_file() {
     }
 }
 
-fn start(place: &Place, work: &str) -> Child {
-    let this = std::env::current_exe().expect("this test");
-    let test = concat!(
-        module_path!(),
-        "::the_etag_never_flaps_while_two_processes_seal_tag_and_chmod_a_file"
-    );
-    let test = test.split_once("::").expect("a crate's name first").1;
-    Command::new(this)
-        .args(["--exact", test, "--test-threads", "1"])
-        .env(TREE, place.dir.path())
-        .env(WORK, work)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the other process runs")
+/// Another process at work.
+struct Other {
+    child: Child,
+    /// All that it said, once it ended.
+    said: Receiver<String>,
 }
 
-fn finish(mut child: Child, work: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while child.try_wait().expect("a child of ours").is_none() {
-        if Instant::now() > deadline {
-            child.kill().expect("killed");
-        }
-        std::thread::sleep(Duration::from_millis(5));
+impl Other {
+    fn start(place: &Place, work: &str) -> Self {
+        let this = std::env::current_exe().expect("this test");
+        let test = concat!(
+            module_path!(),
+            "::the_etag_never_flaps_while_two_processes_seal_tag_and_chmod_a_file"
+        );
+        let test = test.split_once("::").expect("a crate's name first").1;
+        let (mut output, writer) = std::io::pipe().expect("a pipe");
+        let errors = writer.try_clone().expect("its end once more");
+        let child = Command::new(this)
+            .args(["--exact", test, "--test-threads", "1"])
+            .env(TREE, place.dir.path())
+            .env(WORK, work)
+            .stdout(writer)
+            .stderr(errors)
+            .spawn()
+            .expect("the other process runs");
+        let (told, said) = channel();
+        // The pipe ends with the process: nobody else has its other end.
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            output.read_to_end(&mut text).expect("its output");
+            told.send(String::from_utf8_lossy(&text).into_owned())
+        });
+        Self { child, said }
     }
-    let output = child.wait_with_output().expect("its output");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{work}: {said}");
-    assert!(said.contains("1 passed"), "it did its work: {said}");
+
+    fn finish(mut self, work: &str) {
+        let Ok(said) = self.said.recv_timeout(PATIENCE) else {
+            self.child.kill().expect("killed");
+            self.child.wait().expect("a child of ours");
+            panic!("{work}: not done after {PATIENCE:?}");
+        };
+        let status = self.child.wait().expect("a child of ours");
+        assert!(status.success(), "{work}: {said}");
+        assert!(said.contains("1 passed"), "it did its work: {said}");
+    }
 }
 
 /// What each process does. As long as nobody changes the file's mode, every look shows the MD5. A direct
