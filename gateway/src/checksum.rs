@@ -100,9 +100,20 @@ pub fn add_headers(headers: &mut HeaderMap, checksum: &ObjectChecksum, parts: Op
     let value = HeaderValue::try_from(encode_object(checksum, parts))
         .expect("base64, a hyphen and digits are legal");
     headers.insert(header_of(checksum.checksum.algorithm), value);
+    add_type(headers, checksum.kind);
+}
+
+/// Adds the bare value of a part to a reply.
+pub fn add_value(headers: &mut HeaderMap, checksum: &Checksum) {
+    let value = HeaderValue::try_from(encode(checksum)).expect("base64 is a header value");
+    headers.insert(header_of(checksum.algorithm), value);
+}
+
+/// Adds `x-amz-checksum-type`.
+pub fn add_type(headers: &mut HeaderMap, kind: ChecksumType) {
     headers.insert(
         "x-amz-checksum-type",
-        HeaderValue::from_static(type_name(checksum.kind)),
+        HeaderValue::from_static(type_name(kind)),
     );
 }
 

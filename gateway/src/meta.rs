@@ -63,6 +63,39 @@ pub fn from_headers(headers: &HeaderMap) -> S3Result<Meta> {
     })
 }
 
+/// Says where an object is kept and where a website sends its readers: headers that a copy never takes from its
+/// source, but from its own request alone (S3 API, CopyObject).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement(Vec<(String, Vec<u8>)>);
+
+impl Placement {
+    /// Reads the headers of a copy.
+    ///
+    /// # Errors
+    /// `InvalidStorageClass`.
+    pub fn of(headers: &HeaderMap) -> S3Result<Self> {
+        let mut own = system_headers(headers)?;
+        own.retain(|(name, _)| is_placement(name));
+        Ok(Self(own))
+    }
+
+    /// Gives the source's metadata in this place; `None` where it is there already.
+    pub fn replaces(&self, source: &Meta) -> Option<Meta> {
+        let of_source = source.headers.iter().filter(|(name, _)| is_placement(name));
+        if of_source.eq(&self.0) {
+            return None;
+        }
+        let mut meta = source.clone();
+        meta.headers.retain(|(name, _)| !is_placement(name));
+        meta.headers.extend_from_slice(&self.0);
+        Some(meta)
+    }
+}
+
+fn is_placement(name: &str) -> bool {
+    name == STORAGE_CLASS.as_str() || name == REDIRECT.as_str()
+}
+
 /// Reads `x-amz-tagging`; `None` without it.
 ///
 /// # Errors

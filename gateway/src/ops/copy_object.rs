@@ -9,6 +9,7 @@ use super::version::Version;
 use crate::call::{Call, Reply};
 use crate::conditional::write_conditions;
 use crate::error::{S3Error, S3Result};
+use crate::meta::Placement;
 use crate::xml::Writer;
 use crate::{checksum, meta};
 
@@ -31,7 +32,8 @@ pub(crate) async fn copy_object(call: &Call, bucket: &Bucket, key: &ObjectKey) -
     let headers = &call.parts.headers;
     let source = CopySource::of(headers)?;
     meta::refuse_unbuilt(headers)?;
-    let request = copy_request(headers)?;
+    let mut request = copy_request(headers)?;
+    let placement = Placement::of(headers)?;
     let onto_itself = source.bucket == *bucket.name() && source.key == *key;
     if onto_itself && source.version == Version::Current && !changes_something(headers, &request) {
         return Err(S3Error::invalid_request(
@@ -39,6 +41,9 @@ pub(crate) async fn copy_object(call: &Call, bucket: &Bucket, key: &ObjectKey) -
         ));
     }
     let object = source.open(call).await?;
+    if request.replace_meta.is_none() {
+        request.replace_meta = placement.replaces(&object.info.meta);
+    }
     let (bucket, key) = (bucket.clone(), key.clone());
     // Without reflinks a large file takes long, and proxies do not wait in silence.
     let mut reply = late::document(call, move || {

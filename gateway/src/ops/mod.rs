@@ -192,6 +192,8 @@ async fn document(call: &Call, body: RequestBody, limit: usize) -> S3Result<Byte
 #[cfg(test)]
 mod bucket_tests;
 #[cfg(test)]
+mod copy_tests;
+#[cfg(test)]
 mod list_tests;
 #[cfg(test)]
 mod multipart_tests;

@@ -1,15 +1,14 @@
 //! The headers of an object, as GET, HEAD and 304 carry them: what is known of its content, what its
 //! writer said about it, and what the reader wants said instead.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE,
     CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
-use twintree_store::{Algorithm, Checksum, ChecksumType, ObjectChecksum, ObjectInfo};
+use twintree_store::{Checksum, ObjectInfo};
 
+use crate::checksum;
 use crate::date;
 use crate::error::S3Error;
 use crate::meta;
@@ -102,43 +101,12 @@ fn header(name: &str, value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     ))
 }
 
-/// Sets a checksum and its type.
-pub(super) fn set_checksum(headers: &mut HeaderMap, info: &ObjectInfo, checksum: &ObjectChecksum) {
-    let suffix = match checksum.kind {
-        ChecksumType::FullObject => String::new(),
-        ChecksumType::Composite => format!("-{}", info.part_count.unwrap_or(1)),
-    };
-    let Checksum { algorithm, value } = &checksum.checksum;
-    let text = HeaderValue::try_from(STANDARD.encode(value) + &suffix).expect("base64 is ASCII");
-    headers.insert(checksum_header(*algorithm), text);
-    set_type(headers, checksum);
-}
-
-fn set_type(headers: &mut HeaderMap, checksum: &ObjectChecksum) {
-    let kind = match checksum.kind {
-        ChecksumType::FullObject => "FULL_OBJECT",
-        ChecksumType::Composite => "COMPOSITE",
-    };
-    headers.insert("x-amz-checksum-type", HeaderValue::from_static(kind));
-}
-
 /// Sets the checksum of one part, which speaks of the part alone, and the type of the whole object's.
-pub(super) fn set_part_checksum(headers: &mut HeaderMap, info: &ObjectInfo, checksum: &Checksum) {
+pub(super) fn set_part_checksum(headers: &mut HeaderMap, info: &ObjectInfo, sum: &Checksum) {
     if let Some(whole) = &info.checksum {
-        set_type(headers, whole);
+        checksum::add_type(headers, whole.kind);
     }
-    let text = HeaderValue::try_from(STANDARD.encode(&checksum.value)).expect("base64 is ASCII");
-    headers.insert(checksum_header(checksum.algorithm), text);
-}
-
-const fn checksum_header(algorithm: Algorithm) -> HeaderName {
-    HeaderName::from_static(match algorithm {
-        Algorithm::Crc32 => "x-amz-checksum-crc32",
-        Algorithm::Crc32c => "x-amz-checksum-crc32c",
-        Algorithm::Crc64Nvme => "x-amz-checksum-crc64nvme",
-        Algorithm::Sha1 => "x-amz-checksum-sha1",
-        Algorithm::Sha256 => "x-amz-checksum-sha256",
-    })
+    checksum::add_value(headers, sum);
 }
 
 /// Replaces what the `response-*` parameters name.

@@ -8,17 +8,18 @@ use twintree_store::{BucketName, ObjectInfo, ObjectKey, PartInfo};
 
 use super::object_headers as headers;
 use super::open_object::{Opened, Opening};
+use super::upload_part::part_number;
+use super::version::Version;
 use crate::call::{Call, Reply};
+use crate::checksum;
 use crate::conditional::{ReadConditions, Verdict};
 use crate::error::{Code, S3Error};
 use crate::range::{ByteRange, Slice};
 use crate::reply::ReplyBody;
 
-/// The highest part number.
-const MAX_PART: u16 = 10_000;
-
 /// What a read asks for, from its head alone.
 pub(super) struct Asked {
+    version: Version,
     conditions: ReadConditions,
     range: Option<ByteRange>,
     part: Option<u16>,
@@ -47,18 +48,22 @@ impl Asked {
     /// # Errors
     /// `InvalidArgument`, `InvalidRequest`, `NoSuchVersion`.
     pub(super) fn parse(call: &Call, key: &ObjectKey) -> Result<Self, S3Error> {
-        check_version_id(call, key)?;
+        let version = Version::of(&call.query).map_err(|error| error.with("Key", key.as_str()))?;
         let sent = &call.parts.headers;
         if sent.contains_key("x-amz-server-side-encryption-customer-algorithm") {
             let message = "The encryption parameters are not applicable to this object.";
             return Err(S3Error::invalid_request(message));
         }
-        let part = call.query.get("partNumber").map(part_number).transpose()?;
+        let part = match call.query.has("partNumber") {
+            true => Some(part_number(&call.query)?),
+            false => None,
+        };
         if part.is_some() && sent.contains_key(RANGE) {
             let message = "Cannot specify both Range header and partNumber query parameter";
             return Err(S3Error::invalid_request(message));
         }
         Ok(Self {
+            version,
             conditions: ReadConditions::of_read(sent),
             range: sent
                 .get(RANGE)
@@ -85,6 +90,7 @@ impl Asked {
     pub(super) fn plan(&self, call: &Call, opened: &Opened) -> Result<Plan, S3Error> {
         let info = &opened.object.info;
         let mut reply = Response::new(ReplyBody::Empty);
+        self.version.name_in(&mut reply);
         match opened.verdict {
             Verdict::Proceed => {}
             Verdict::Failed(condition) => {
@@ -175,13 +181,13 @@ impl Asked {
         }
         match choice.part {
             Some(part) if info.parts.len() > 1 => {
-                if let Some(checksum) = &part.checksum {
-                    headers::set_part_checksum(out, info, checksum);
+                if let Some(sum) = &part.checksum {
+                    headers::set_part_checksum(out, info, sum);
                 }
             }
             _ => {
-                if let Some(checksum) = &info.checksum {
-                    headers::set_checksum(out, info, checksum);
+                if let Some(sum) = &info.checksum {
+                    checksum::add_headers(out, sum, info.part_count);
                 }
             }
         }
@@ -202,43 +208,6 @@ fn wants_checksum(call: &Call) -> bool {
         .find(|(name, _)| name.eq_ignore_ascii_case(MODE));
     let mode = sent.or(hoisted.map(|(_, value)| value.as_bytes()));
     mode.is_some_and(|mode| mode.eq_ignore_ascii_case(b"ENABLED"))
-}
-
-/// Accepts `versionId=null` alone: nothing here has another version.
-fn check_version_id(call: &Call, key: &ObjectKey) -> Result<(), S3Error> {
-    let may_be_an_id = |id: &str| {
-        id.len() <= 1024
-            && id
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-    };
-    match call.query.get("versionId") {
-        None | Some("null") => Ok(()),
-        Some("") => Err(S3Error::invalid_argument(
-            "versionId",
-            "",
-            "Version id cannot be the empty string",
-        )),
-        Some(id) if may_be_an_id(id) => Err(S3Error::new(Code::NoSuchVersion)
-            .with("Key", key.as_str())
-            .with("VersionId", id)),
-        Some(id) => Err(S3Error::invalid_argument(
-            "versionId",
-            id,
-            "Invalid version id specified",
-        )),
-    }
-}
-
-fn part_number(text: &str) -> Result<u16, S3Error> {
-    let number = text
-        .parse::<u16>()
-        .ok()
-        .filter(|number| (1..=MAX_PART).contains(number));
-    number.ok_or_else(|| {
-        let message = "Part number must be an integer between 1 and 10000, inclusive";
-        S3Error::invalid_argument("partNumber", text, message)
-    })
 }
 
 fn no_such_part(number: u16, count: usize) -> S3Error {

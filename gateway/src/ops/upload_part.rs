@@ -7,7 +7,7 @@ use twintree_store::{
 };
 
 use super::answer;
-use crate::body::{ObjectBody, RequestBody, Sink};
+use crate::body::{ObjectBody, OffThread, RequestBody, Sink};
 use crate::call::{Call, Reply, blocking};
 use crate::checksum;
 use crate::error::{S3Error, S3Result};
@@ -27,7 +27,8 @@ pub(crate) async fn upload_part(
     let number = part_number(&call.query)?;
     let id = upload_id(&call.query)?;
     let mut body = ObjectBody::open(body, &call.parts, call.gateway.settings.max_put)?;
-    let (upload, stage) = begin(bucket, key, id, number, &mut body).await?;
+    let part = begin(bucket, key, id, number, &mut body).await?;
+    let (_, stage) = &*part;
     let sink = Sink {
         file: stage.file.clone(),
         offset: stage.offset,
@@ -37,34 +38,37 @@ pub(crate) async fn upload_part(
         guard: None,
     };
     let received = body.receive(sink).await?;
-    let receipt =
-        blocking(move || Ok(upload.commit_part(stage, &received.digests, received.checksum)?))
-            .await?;
+    let receipt = blocking(move || {
+        let (upload, stage) = part.into_inner();
+        Ok(upload.commit_part(stage, &received.digests, received.checksum)?)
+    })
+    .await?;
     Ok(reply(&receipt))
 }
 
-/// Finds the upload, compares the checksum, and takes a place for the part: all before the body is read.
+/// Finds the upload, compares the checksum, and takes a place for the part: all before the body is read. A client
+/// that stops half-way leaves both to the blocking pool: an aborted upload's assembly ends with its last descriptor.
 async fn begin(
     bucket: &Bucket,
     key: &ObjectKey,
     id: UploadId,
     number: u16,
     body: &mut ObjectBody,
-) -> S3Result<(Upload, PartStage)> {
+) -> S3Result<OffThread<(Upload, PartStage)>> {
     let (bucket, key) = (bucket.clone(), key.clone());
     let (sent, length) = (body.algorithm(), body.length());
-    let (upload, stage, expected) = blocking(move || {
+    let (part, expected) = blocking(move || {
         let upload = bucket.upload(&key, &id)?;
         let expected = upload.spec().checksum;
         check_algorithm(expected, sent)?;
         let stage = upload.begin_part(number, length)?;
-        Ok((upload, stage, expected))
+        Ok((OffThread::new((upload, stage)), expected))
     })
     .await?;
     if let Some((algorithm, _)) = expected {
         body.also_compute(algorithm);
     }
-    Ok((upload, stage))
+    Ok(part)
 }
 
 /// Refuses a part whose checksum is not the upload's; a composite one cannot do without.
@@ -94,8 +98,7 @@ fn reply(receipt: &PartReceipt) -> Reply {
         .expect("hex in quotes is a header value");
     headers.insert(ETAG, etag);
     if let Some(sum) = &receipt.checksum {
-        let value = HeaderValue::try_from(checksum::encode(sum)).expect("base64 is a header value");
-        headers.insert(checksum::header_of(sum.algorithm), value);
+        checksum::add_value(headers, sum);
     }
     reply
 }

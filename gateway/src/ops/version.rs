@@ -21,7 +21,7 @@ impl Version {
     /// Reads `versionId`.
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty one, `NoSuchVersion` for any but `null`.
+    /// `InvalidArgument` for what is no version id of any bucket, `NoSuchVersion` for any but `null`.
     pub(crate) fn of(query: &Query) -> S3Result<Self> {
         match query.get("versionId") {
             None => Ok(Version::Current),
@@ -41,7 +41,14 @@ impl Version {
                 "",
                 "Version id cannot be the empty string",
             )),
-            other => Err(S3Error::new(Code::NoSuchVersion).with("VersionId", other)),
+            other if may_be_an_id(other) => {
+                Err(S3Error::new(Code::NoSuchVersion).with("VersionId", other))
+            }
+            other => Err(S3Error::invalid_argument(
+                "versionId",
+                other,
+                "Invalid version id specified",
+            )),
         }
     }
 
@@ -53,6 +60,13 @@ impl Version {
                 .insert(VERSION_ID, HeaderValue::from_static("null"));
         }
     }
+}
+
+fn may_be_an_id(id: &str) -> bool {
+    id.len() <= 1024
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 #[cfg(test)]
@@ -71,6 +85,10 @@ mod tests {
         assert_eq!(
             of("versionId=abc").expect_err("unknown").code(),
             Code::NoSuchVersion
+        );
+        assert_eq!(
+            of("versionId=a%20b").expect_err("no id").code(),
+            Code::InvalidArgument
         );
     }
 }
