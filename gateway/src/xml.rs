@@ -19,4 +19,4 @@ pub use request::{
     delete_request, unquoted,
 };
 pub use tags::{TagLimits, check_tags, tagging_header, tagging_request};
-pub use write::{Encoding, NAMESPACE, Writer, escape_into, unescape, url_encode_into};
+pub use write::{DECLARATION, Encoding, NAMESPACE, Writer, escape_into, unescape, url_encode_into};

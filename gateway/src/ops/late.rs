@@ -4,7 +4,7 @@
 //! Semantics: S3 does so for CompleteMultipartUpload and the copies, and SDKs look for it ("CompleteMultipartUpload",
 //! S3 API reference). White space may stand only behind the XML declaration.
 
-use std::future::Future as _;
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,15 +13,14 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use http_body::{Body, Frame};
-use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, timeout};
 
 use super::answer;
-use crate::call::{Call, Reply};
-use crate::error::{Code, Origin, S3Error, S3Result};
+use crate::call::{Call, Reply, blocking};
+use crate::error::{Origin, S3Error, S3Result};
 use crate::reply::ReplyBody;
 use crate::server::host_id;
-use crate::xml::Writer;
+use crate::xml::{DECLARATION, Writer};
 
 /// How long the status waits, and how often a byte is sent after that. Proxies give up after 30 to 60 s of silence.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,6 +41,9 @@ pub(super) async fn document(
     document_within(PATIENCE, asked, work).await
 }
 
+/// The work on the blocking pool: begun at the first look at it, and from then on not ended by dropping this.
+type Work = Pin<Box<dyn Future<Output = S3Result<Writer>> + Send>>;
+
 /// What a late error says about its request.
 struct Asked {
     resource: String,
@@ -53,11 +55,9 @@ async fn document_within(
     asked: Asked,
     work: impl FnOnce() -> S3Result<Writer> + Send + 'static,
 ) -> S3Result<Reply> {
-    let mut work = tokio::task::spawn_blocking(work);
+    let mut work: Work = Box::pin(blocking(work));
     if let Ok(outcome) = timeout(patience, &mut work).await {
-        return outcome
-            .unwrap_or_else(|_| Err(S3Error::new(Code::InternalError)))
-            .map(answer::document);
+        return outcome.map(answer::document);
     }
     let mut ticks = tokio::time::interval(patience);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -76,7 +76,7 @@ async fn document_within(
 
 /// The declaration, white space while the work lasts, and the rest of the document.
 struct LateBody {
-    work: JoinHandle<S3Result<Writer>>,
+    work: Work,
     ticks: Interval,
     asked: Asked,
     stage: Stage,
@@ -104,9 +104,6 @@ impl LateBody {
     }
 }
 
-/// Every document begins with it.
-const DECLARATION: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
-
 impl Body for LateBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
@@ -122,13 +119,12 @@ impl Body for LateBody {
             }
             Stage::Ended => return Poll::Ready(None),
             Stage::Waiting => {
-                if let Poll::Ready(outcome) = Pin::new(&mut self.work).poll(context) {
+                if let Poll::Ready(outcome) = self.work.as_mut().poll(context) {
                     self.stage = Stage::Ended;
-                    let document =
-                        match outcome.unwrap_or_else(|_| Err(S3Error::new(Code::InternalError))) {
-                            Ok(xml) => xml.finish(),
-                            Err(error) => self.error(&error),
-                        };
+                    let document = match outcome {
+                        Ok(xml) => xml.finish(),
+                        Err(error) => self.error(&error),
+                    };
                     Bytes::from(document).slice(DECLARATION.len()..)
                 } else {
                     std::task::ready!(self.ticks.poll_tick(context));
@@ -151,6 +147,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::error::Code;
 
     const SHORT: Duration = Duration::from_millis(5);
 

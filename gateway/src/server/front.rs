@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, SERVER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, SERVER, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -25,6 +25,7 @@ use super::listener::Peer;
 use super::outgoing::Outgoing;
 use super::pulse::Pulse;
 use super::request_id::{RequestId, host_id};
+use crate::error::{Code, Origin, S3Error};
 use crate::reply::{FileBody, Noted};
 
 /// How much of an unread request body is read and forgotten to keep the connection, and for how long.
@@ -109,13 +110,10 @@ impl Front {
     /// and that a proxy before us may have read otherwise, so that the connection ends with it. (hyper lets
     /// Transfer-Encoding win over Content-Length, and ends the connection then: RFC 9112, 6.1.)
     fn refuse<B>(&self, request: &Request<B>, id: RequestId) -> Option<Response<axum::body::Body>> {
+        let render =
+            |error: S3Error| error_document(&error, request.method(), request.uri().path(), id);
         if head_bytes(request) > self.options.limits.header_bytes {
-            return Some(error_document(
-                StatusCode::BAD_REQUEST,
-                "RequestHeaderSectionTooLarge",
-                "Your request header section exceeds the maximum allowed size.",
-                id,
-            ));
+            return Some(render(S3Error::new(Code::RequestHeaderSectionTooLarge)));
         }
         let headers = request.headers();
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -124,11 +122,8 @@ impl Front {
             return None;
         }
         let message = "No transfer coding but one \"chunked\" is implemented.";
-        let mut response =
-            error_document(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message, id);
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
-        Some(response)
+        let error = S3Error::new(Code::NotImplemented).message(message);
+        Some(render(error.close()))
     }
 
     async fn call_router(
@@ -138,6 +133,7 @@ impl Front {
         leftover: &Leftover,
     ) -> Response<axum::body::Body> {
         let idle = self.options.limits.body_idle;
+        let method = request.method().clone();
         let mut request = request.map(|body| {
             if body.is_end_stream() {
                 return axum::body::Body::empty();
@@ -154,12 +150,7 @@ impl Front {
             Ok(Err(never)) => match never {},
             Err(()) => {
                 tracing::error!(request_id = id.as_str(), "a request panicked");
-                error_document(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "InternalError",
-                    "We encountered an internal error. Please try again.",
-                    id,
-                )
+                error_document(&S3Error::new(Code::InternalError), &method, "", id)
             }
         }
     }
@@ -240,24 +231,21 @@ fn finish_head(response: &mut Response<axum::body::Body>, id: RequestId) {
     }
 }
 
+/// Renders an error that the service behind never saw.
 fn error_document(
-    status: StatusCode,
-    code: &str,
-    message: &str,
+    error: &S3Error,
+    method: &Method,
+    resource: &str,
     id: RequestId,
 ) -> Response<axum::body::Body> {
-    let document = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message>\
-         <RequestId>{}</RequestId><HostId>{}</HostId></Error>",
-        id.as_str(),
-        host_id()
-    );
-    let mut response = Response::new(axum::body::Body::from(document));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
-    response
+    let origin = Origin {
+        resource,
+        request_id: id.as_str(),
+        host_id: host_id(),
+    };
+    error
+        .to_response(&origin, method)
+        .map(axum::body::Body::from)
 }
 
 /// Runs a future; a panic in it becomes `Err`, so that it costs one request and not its neighbours

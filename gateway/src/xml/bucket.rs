@@ -45,8 +45,8 @@ pub fn create_bucket_request(document: &[u8]) -> S3Result<CreateBucketRequest> {
     })
 }
 
-/// Says whether an AccessControlPolicy grants nothing but FULL_CONTROL to one canonical user, or nothing at all: the
-/// only access list that this server keeps is the owner's.
+/// Says whether an AccessControlPolicy grants FULL_CONTROL to its owner and nothing else: the only access list that
+/// this server keeps.
 ///
 /// # Errors
 /// `MalformedACLError`.

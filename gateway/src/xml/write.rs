@@ -9,7 +9,8 @@ use crate::date;
 /// The namespace of S3's success documents.
 pub const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 
-const DECLARATION: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
+/// What every document begins with, at byte 0.
+pub const DECLARATION: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
 
 /// Control characters that XML 1.0 cannot carry are shown as this plane's characters plus the byte (FORMATS,
 /// *Names that are not UTF-8*); GET accepts both forms.
