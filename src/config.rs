@@ -276,7 +276,6 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
             .collect::<Result<_>>()?,
         region: pick(args.region, file.region, "us-east-1"),
         max_put: size("max-put", limit.max_put, file.max_put, 5 << 30)?,
-        body_idle: limits.body_idle,
         trusted_proxies: proxies.iter().map(proxy).collect::<Result<_>>()?,
         ..Settings::default()
     };

@@ -25,8 +25,6 @@ pub struct Settings {
     pub region: String,
     /// The longest accepted object of one PUT or part, in bytes (5 GiB).
     pub max_put: u64,
-    /// How long a body may be silent before it is given up.
-    pub body_idle: std::time::Duration,
     /// The smallest part that is not the last, in bytes (5 MiB).
     pub min_part: u64,
     /// Addresses of proxies whose `X-Forwarded-For` is believed (for the log only).
@@ -39,7 +37,6 @@ impl Default for Settings {
             domains: Vec::new(),
             region: "us-east-1".to_owned(),
             max_put: 5 << 30,
-            body_idle: std::time::Duration::from_secs(60),
             min_part: 5 << 20,
             trusted_proxies: Vec::new(),
         }

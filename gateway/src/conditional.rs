@@ -3,11 +3,20 @@
 //! Reads are decided here, against what one open descriptor said. Writes are only parsed here: the store decides them
 //! under the key's lock.
 
+use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 use http::{HeaderMap, HeaderName};
 use twintree_store::{ETagList, ObjectInfo, Timestamp, WriteConditions};
 
 use crate::date;
 use crate::error::{Code, S3Error, S3Result};
+
+/// The conditions on a copy's source, in the order of [`ReadConditions`]'s fields.
+static SOURCE: [HeaderName; 4] = [
+    HeaderName::from_static("x-amz-copy-source-if-match"),
+    HeaderName::from_static("x-amz-copy-source-if-none-match"),
+    HeaderName::from_static("x-amz-copy-source-if-modified-since"),
+    HeaderName::from_static("x-amz-copy-source-if-unmodified-since"),
+];
 
 /// The conditions of a GET, a HEAD, or on the source of a copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,26 +42,34 @@ pub enum Verdict {
 impl ReadConditions {
     /// Reads the headers of a GET or HEAD.
     pub fn of_read(headers: &HeaderMap) -> Self {
-        Self::parse(headers, "")
+        Self::parse(
+            headers,
+            [
+                &IF_MATCH,
+                &IF_NONE_MATCH,
+                &IF_MODIFIED_SINCE,
+                &IF_UNMODIFIED_SINCE,
+            ],
+        )
     }
 
     /// Reads `x-amz-copy-source-if-*`.
     pub fn of_copy_source(headers: &HeaderMap) -> Self {
-        Self::parse(headers, "x-amz-copy-source-")
+        Self::parse(headers, SOURCE.each_ref())
     }
 
-    fn parse(headers: &HeaderMap, prefix: &str) -> Self {
-        let tags = |name: &str| etag_list(headers, &format!("{prefix}{name}"));
-        let date = |name: &str| {
-            let value = headers.get(format!("{prefix}{name}"))?.to_str().ok()?;
+    fn parse(headers: &HeaderMap, names: [&HeaderName; 4]) -> Self {
+        let [matches, none_match, modified, unmodified] = names;
+        let date = |name: &HeaderName| {
+            let value = headers.get(name)?.to_str().ok()?;
             date::parse_http_date(value)
                 .or_else(|| date::parse_iso8601(value).map(Timestamp::seconds))
         };
         ReadConditions {
-            if_match: tags("if-match"),
-            if_none_match: tags("if-none-match"),
-            if_modified_since: date("if-modified-since"),
-            if_unmodified_since: date("if-unmodified-since"),
+            if_match: etag_list(headers, matches),
+            if_none_match: etag_list(headers, none_match),
+            if_modified_since: date(modified),
+            if_unmodified_since: date(unmodified),
         }
     }
 
@@ -114,8 +131,8 @@ impl ReadConditions {
 /// Reads `If-Match` and `If-None-Match` of a write.
 pub fn write_conditions(headers: &HeaderMap) -> WriteConditions {
     WriteConditions {
-        if_match: etag_list(headers, "if-match"),
-        if_none_match: etag_list(headers, "if-none-match"),
+        if_match: etag_list(headers, &IF_MATCH),
+        if_none_match: etag_list(headers, &IF_NONE_MATCH),
         ..WriteConditions::default()
     }
 }
@@ -144,7 +161,7 @@ pub fn delete_conditions(headers: &HeaderMap) -> S3Result<WriteConditions> {
             .map_err(|_| S3Error::invalid_argument(SIZE, value, "not a size in bytes"))
     });
     Ok(WriteConditions {
-        if_match: etag_list(headers, "if-match"),
+        if_match: etag_list(headers, &IF_MATCH),
         if_none_match: None,
         if_match_modified: modified.transpose()?,
         if_match_size: size.transpose()?,
@@ -152,8 +169,7 @@ pub fn delete_conditions(headers: &HeaderMap) -> S3Result<WriteConditions> {
 }
 
 /// Gives the entity tags of a header, of all its lines; `None` without the header.
-fn etag_list(headers: &HeaderMap, name: &str) -> Option<ETagList> {
-    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+fn etag_list(headers: &HeaderMap, name: &HeaderName) -> Option<ETagList> {
     let mut lines = headers.get_all(name).iter().peekable();
     lines.peek()?;
     let mut tags = Vec::new();

@@ -3,6 +3,7 @@
 use twintree_store::{Bucket, UploadId, UploadPage, UploadQuery};
 
 use super::list_parts::{count, describe};
+use super::listing::encoding;
 use super::{answer, owner};
 use crate::call::{Call, Reply, blocking};
 use crate::error::{S3Error, S3Result};
@@ -73,18 +74,6 @@ fn write_uploads(xml: &mut Writer, page: &UploadPage, owner: &str, encoding: Enc
         xml.open("CommonPrefixes");
         xml.name("Prefix", prefix, encoding);
         xml.close("CommonPrefixes");
-    }
-}
-
-fn encoding(query: &Query) -> S3Result<Encoding> {
-    match query.get("encoding-type") {
-        None | Some("") => Ok(Encoding::Plain),
-        Some("url") => Ok(Encoding::Url),
-        Some(other) => Err(S3Error::invalid_argument(
-            "encoding-type",
-            other,
-            "Invalid Encoding Method specified in Request",
-        )),
     }
 }
 

@@ -44,7 +44,7 @@ impl Listing {
             prefix: given("prefix").unwrap_or("").to_owned(),
             delimiter: given("delimiter").map(str::to_owned),
             max_keys: max_keys(given("max-keys"))?,
-            encoding: encoding(given("encoding-type"))?,
+            encoding: encoding(query)?,
         })
     }
 
@@ -155,9 +155,13 @@ fn max_keys(text: Option<&str>) -> S3Result<usize> {
     }
 }
 
-fn encoding(text: Option<&str>) -> S3Result<Encoding> {
-    match text {
-        None => Ok(Encoding::Plain),
+/// Reads `encoding-type`.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub(crate) fn encoding(query: &Query) -> S3Result<Encoding> {
+    match query.get("encoding-type") {
+        None | Some("") => Ok(Encoding::Plain),
         Some("url") => Ok(Encoding::Url),
         Some(other) => Err(S3Error::invalid_argument(
             "encoding-type",
