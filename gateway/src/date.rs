@@ -1,21 +1,13 @@
 //! Dates on the wire: ISO 8601 in documents, HTTP dates in headers. Calendar arithmetic only, no clock.
 
 use twintree_store::Timestamp;
+use twintree_store::time::civil;
 
 const DAY: i64 = 86_400;
 const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
-
-/// A second split into the fields of the proleptic Gregorian calendar, UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Civil {
-    year: i64,
-    month: u32,
-    day: u32,
-    second_of_day: u32,
-}
 
 /// Appends a moment as `2024-02-29T12:34:56.789Z`.
 pub fn iso8601_into(out: &mut Vec<u8>, moment: Timestamp) {
@@ -161,28 +153,6 @@ fn seconds(year: i64, month: u32, day: u32, second_of_day: u32) -> Option<i64> {
     let day_of_year = (153 * shifted_month + 2) / 5 + i64::from(day) - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     Some((era * 146_097 + day_of_era - 719_468) * DAY + i64::from(second_of_day))
-}
-
-/// Splits seconds since the epoch by counting 400-year eras of years that begin on 1 March.
-fn civil(seconds: i64) -> Civil {
-    let days = seconds.div_euclid(DAY) + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    Civil {
-        year: year_of_era + era * 400 + i64::from(month <= 2),
-        month: month as u32,
-        day: (day_of_year - (153 * shifted_month + 2) / 5 + 1) as u32,
-        second_of_day: seconds.rem_euclid(DAY) as u32,
-    }
 }
 
 /// Four digits, whatever a file's clock says: a filesystem can hold years that no date format does.

@@ -1,8 +1,23 @@
 //! A moment in nanoseconds since the Unix epoch, as filesystems stamp it: may lie before 1970.
 
+const DAY: i64 = 86_400;
+
 /// Nanoseconds since 1970-01-01T00:00:00Z; negative before it. Saturates at the years 1677 and 2262.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(pub i64);
+
+/// A second split into the fields of the proleptic Gregorian calendar, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Civil {
+    /// May lie outside of what any date format holds.
+    pub year: i64,
+    /// 1 to 12.
+    pub month: u32,
+    /// 1 to 31.
+    pub day: u32,
+    /// 0 to 86,399.
+    pub second_of_day: u32,
+}
 
 impl Timestamp {
     /// Joins whole seconds and the nanoseconds within the second, as `stat` gives them.
@@ -28,5 +43,27 @@ impl Timestamp {
     /// Nanoseconds within the second, 0 to 999,999,999.
     pub fn subsec_nanos(self) -> u32 {
         self.0.rem_euclid(1_000_000_000) as u32
+    }
+}
+
+/// Splits seconds since the epoch by counting 400-year eras of years that begin on 1 March.
+pub fn civil(seconds: i64) -> Civil {
+    let days = seconds.div_euclid(DAY) + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    Civil {
+        year: year_of_era + era * 400 + i64::from(month <= 2),
+        month: month as u32,
+        day: (day_of_year - (153 * shifted_month + 2) / 5 + 1) as u32,
+        second_of_day: seconds.rem_euclid(DAY) as u32,
     }
 }
