@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -186,3 +187,18 @@ def test_help_names_every_setting_and_where_keys_come_from(tmp_path):
     assert KEYS["TWINTREE_SECRET_KEY"] not in done.stdout
     for words in (["--help"], ["doctor", "--help"], ["inspect", "--help"], ["--version"]):
         assert run(*words).returncode == 0
+
+
+def test_inspect_says_in_words_what_is_recorded(daemon, tree):
+    one = daemon(tree)
+    client = s3.client(one.url)
+    client.create_bucket(Bucket="bucket")
+    sent = client.put_object(Bucket="bucket", Key="dir/f.txt", Body=b"hello", ContentType="text/plain", ChecksumAlgorithm="SHA256", Metadata={"colour": "red"})
+    told = run("inspect", tree / "bucket/dir/f.txt")
+    assert told.returncode == 0, told
+    for line in (f'ETag now     {sent["ETag"]}, the MD5 of the content', f'checksum     SHA256 {sent["ChecksumSHA256"]}, of the full object',
+                 "type         text/plain", "metadata     colour: red"):
+        assert line in told.stdout.splitlines(), (line, told.stdout)
+    assert re.search(r"^mtime now +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{9} UTC$", told.stdout, re.MULTILINE), told.stdout
+    made = run("inspect", tree / "bucket/dir")
+    assert "made by      twintree" in made.stdout, made.stdout

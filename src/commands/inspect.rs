@@ -1,4 +1,4 @@
-//! `twintree inspect FILE`: what is recorded of a file, in words.
+//! `twintree inspect FILE`: what is recorded of a file or a directory, in words.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use anyhow::Context;
 
 use super::Failure;
 
-/// Prints the record of a file and whether it still speaks of its content.
+/// Prints the record of a file and whether it still speaks of its content, or a directory's mark.
 ///
 /// # Errors
-/// The file cannot be read.
+/// It cannot be read, or is neither.
 pub fn run(file: &Path) -> Result<(), Failure> {
     let report = twintree_store::inspect::describe(file)
         .with_context(|| format!("cannot inspect {}", file.display()))?;

@@ -1,5 +1,5 @@
 //! Checksums of bodies: which there are, how they are computed while a body streams by, and how
-//! CRCs of parts combine. Base64 and header names stay in the gateway.
+//! CRCs of parts combine. Header names stay in the gateway.
 
 use crc_fast::CrcAlgorithm;
 use md5::{Digest as _, Md5};
