@@ -3,7 +3,7 @@
 //! Every operation in `ops/` has the shape
 //! `pub(crate) async fn NAME(call: &Call, target..., body: RequestBody) -> Result<Reply, S3Error>`
 //! (operations without a body take none), and hands everything that may wait to [`blocking`], the only
-//! async-to-blocking door beside the body bridge.
+//! async-to-blocking door beside the two that bodies flow through (`body.rs`, `server/outgoing.rs`).
 
 use std::sync::Arc;
 
