@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
+use twintree_store::{Bucket, BucketName, StoreError};
 
 use crate::error::S3Error;
 use crate::reply::ReplyBody;
@@ -71,6 +72,22 @@ impl Call {
     /// Is everything synced before it is answered?
     pub(crate) fn is_strict(&self) -> bool {
         self.gateway.store.options().durability == twintree_store::Durability::Strict
+    }
+}
+
+impl Call {
+    /// Resolves a bucket: inline where the kernel's caches know it, else on the blocking pool.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`, and what the disk says.
+    pub(crate) async fn bucket(&self, name: &BucketName) -> Result<Bucket, S3Error> {
+        match self.gateway.store.bucket_cached(name) {
+            Err(StoreError::WouldBlock) => {
+                let (store, name) = (Arc::clone(&self.gateway.store), name.clone());
+                blocking(move || Ok(store.bucket(&name)?)).await
+            }
+            resolved => Ok(resolved?),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
+use crate::fsfacts::FsFacts;
 use crate::list::cache::NameCache;
 use crate::path::HideList;
 use crate::probe::daemon::Probes;
@@ -20,7 +21,8 @@ use crate::root::{Tree, kind, system};
 use crate::shared::{BucketShared, Buckets};
 use crate::sync::Syncers;
 use crate::{
-    BucketName, Durability, KeyPolicy, Result, StoreError, Timestamp, fsfacts, relaxed, seal,
+    Access, BucketName, Durability, KeyPolicy, Result, StoreError, Timestamp, fsfacts, relaxed,
+    seal,
 };
 
 /// How a store is opened.
@@ -72,6 +74,8 @@ pub struct Store {
     location: PathBuf,
     root: OwnedFd,
     root_id: (u32, u32, u64, u64),
+    /// What the root lies on.
+    facts: FsFacts,
 }
 
 /// One bucket, resolved for one request: holds its directory's descriptor.
@@ -97,6 +101,7 @@ impl Store {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = fs::open(&location, flags, Mode::empty()).map_err(|e| system(&shown, e))?;
         let root_id = identity(&root, AtFlags::EMPTY_PATH).map_err(|e| system(&shown, e))?;
+        let facts = fsfacts::facts(&root);
         let hide = Arc::new(HideList::new(&options.hide));
         let judge = Judge::new(options.verify_mtime_only);
         Ok(Arc::new(Self {
@@ -112,6 +117,7 @@ impl Store {
             location,
             root,
             root_id,
+            facts,
         }))
     }
 
@@ -178,36 +184,64 @@ impl Store {
         })
     }
 
-    /// Resolves a bucket now; a bucket removed or replaced directly shows at once. Does not wait for a
-    /// local disk in practice; safe on an async thread.
+    /// Resolves a bucket now; a bucket removed or replaced directly shows at once. May wait for the disk.
     ///
     /// # Errors
     /// `NoSuchBucket`, `Unavailable`, `Denied`.
     pub fn bucket(self: &Arc<Self>, name: &BucketName) -> Result<Bucket> {
+        self.resolve(name, Access::Blocking)
+    }
+
+    /// Resolves a bucket as [`Store::bucket`] does, from the kernel's caches alone: for an async thread.
+    ///
+    /// # Errors
+    /// `WouldBlock` where the disk or another machine would be asked; else as [`Store::bucket`].
+    pub fn bucket_cached(self: &Arc<Self>, name: &BucketName) -> Result<Bucket> {
+        self.resolve(name, Access::Cached)
+    }
+
+    fn resolve(self: &Arc<Self>, name: &BucketName, access: Access) -> Result<Bucket> {
+        if access == Access::Cached && self.facts.remote {
+            return Err(StoreError::WouldBlock);
+        }
         self.check_root()?;
         let missing = || StoreError::NoSuchBucket(name.to_string());
         if self.hide.hides(name.as_str().as_bytes()) {
             return Err(missing());
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let dir = match open_beneath(&self.root, name.as_str(), flags) {
+        let dir = match open_beneath(&self.root, name.as_str(), flags, access) {
             Ok(dir) => dir,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
+            Err(Errno::AGAIN) if access == Access::Cached => return Err(StoreError::WouldBlock),
             Err(e) => return Err(system(name.as_str(), e)),
         };
-        let stat = fs::fstat(&dir).map_err(|e| system(name.as_str(), e))?;
-        let root_device = rustix::fs::makedev(self.root_id.0, self.root_id.1);
+        // Linux: without asking, a network filesystem answers from what it knows (statx(2)); which inode an
+        // open directory is does not change.
+        let asking = match access {
+            Access::Cached => AtFlags::STATX_DONT_SYNC,
+            Access::Blocking => AtFlags::empty(),
+        };
+        let stat = fs::statx(&dir, c"", AtFlags::EMPTY_PATH | asking, StatxFlags::INO)
+            .map_err(|e| system(name.as_str(), e))?;
+        let device = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+        let root_device = fs::makedev(self.root_id.0, self.root_id.1);
         if !self
             .buckets
-            .still_mounted(name.as_str(), stat.st_dev, root_device)
+            .still_mounted(name.as_str(), device, root_device)
         {
             return Err(StoreError::Unavailable(format!(
                 "the disk of bucket {name:?}"
             )));
         }
-        let shared = self
-            .buckets
-            .of((stat.st_dev, stat.st_ino), || fsfacts::facts(&dir));
+        let id = (device, stat.stx_ino);
+        let shared = match self.buckets.known(id) {
+            Some(shared) => shared,
+            None if device == root_device => self.buckets.add(id, self.facts),
+            // What a filesystem of its own is has to be asked of it.
+            None if access == Access::Cached => return Err(StoreError::WouldBlock),
+            None => self.buckets.add(id, fsfacts::facts(&dir)),
+        };
         let location = self
             .location
             .join(name.as_str())
@@ -330,9 +364,15 @@ pub(crate) fn open_beneath(
     dir: impl AsFd,
     name: &str,
     flags: OFlags,
+    access: Access,
 ) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    let mut resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    if access == Access::Cached {
+        resolve |= ResolveFlags::CACHED;
+    }
     match fs::openat2(&dir, name, flags, Mode::empty(), resolve) {
+        Err(Errno::NOSYS) if access == Access::Cached => Err(Errno::AGAIN),
         Err(Errno::NOSYS) => fs::openat(&dir, name, flags | OFlags::NOFOLLOW, Mode::empty()),
         other => other,
     }

@@ -248,7 +248,8 @@ fn child(dir: &OwnedFd, name: &[u8]) -> Result<Option<OwnedFd>> {
 
 /// Names of a directory and whether each is a directory itself.
 fn entries(dir: &impl AsFd) -> Result<Vec<(Vec<u8>, bool)>> {
-    let again = open_beneath(dir, ".", LIST).map_err(|e| system("a directory", e))?;
+    let again = open_beneath(dir, ".", LIST, crate::Access::Blocking)
+        .map_err(|e| system("a directory", e))?;
     let mut found = Vec::new();
     for entry in Dir::new(again).map_err(|e| system("a directory", e))? {
         let entry = entry.map_err(|e| system("a directory", e))?;

@@ -8,10 +8,10 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -55,10 +55,13 @@ impl Kind {
     }
 }
 
+/// How often locks that were taken away meanwhile are opened again.
+const MAX_ROUNDS: usize = 16;
+
 /// The locks of one bucket in this process.
 pub(crate) struct Locks {
     stripes: Vec<Mutex<()>>,
-    shared: OnceLock<Shared>,
+    shared: RwLock<Option<Arc<Shared>>>,
 }
 
 struct Shared {
@@ -69,7 +72,7 @@ struct Shared {
 
 /// A key's lock; dropping it releases it.
 pub(crate) struct KeyGuard<'a> {
-    release: Release<'a>,
+    release: Release,
     // Declared last, so that the other processes' lock is released before this process's own.
     _stripe: MutexGuard<'a, ()>,
 }
@@ -80,17 +83,17 @@ pub(crate) struct ReadGuard<'a> {
     _stripe: MutexGuard<'a, ()>,
 }
 
-enum Release<'a> {
-    Byte(&'a OwnedFd, usize),
+enum Release {
+    Byte(Arc<Shared>, usize),
     File { _locked: OwnedFd },
-    Lease(&'a OwnedFd, String),
+    Lease(Arc<Shared>, String),
 }
 
 impl Default for Locks {
     fn default() -> Self {
         Self {
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
-            shared: OnceLock::new(),
+            shared: RwLock::default(),
         }
     }
 }
@@ -103,23 +106,20 @@ impl Bucket {
     pub(crate) fn lock_key(&self, key: &ObjectKey) -> Result<KeyGuard<'_>> {
         let stripe = stripe_of(key.as_str());
         let held = self.stripe(stripe)?;
-        let shared = self.shared_locks()?;
-        let release = match shared.kind {
-            Kind::Ofd => {
-                patiently("locks/keys", LOCK_WAIT, || {
-                    byte_lock(&shared.keys, stripe, libc::F_WRLCK)
-                })?;
-                Release::Byte(&shared.keys, stripe)
+        for _ in 0..MAX_ROUNDS {
+            let shared = self.shared_locks()?;
+            let release = shared.take(stripe)?;
+            // Taken away while we waited for it: what we hold keeps nobody out.
+            if shared.is_there() {
+                return Ok(KeyGuard {
+                    release,
+                    _stripe: held,
+                });
             }
-            Kind::Flock => Release::File {
-                _locked: flock_file(&shared.dir, stripe)?,
-            },
-            Kind::Lease => Release::Lease(&shared.dir, take_lease(&shared.dir, stripe)?),
-        };
-        Ok(KeyGuard {
-            release,
-            _stripe: held,
-        })
+        }
+        Err(StoreError::Unavailable(
+            "the lock directory, which is being changed,".to_owned(),
+        ))
     }
 
     /// Waits until nobody is half-way through a change of the key's record, and keeps others from
@@ -183,9 +183,14 @@ impl Bucket {
         self.shared_locks().map(|shared| shared.kind)
     }
 
-    fn shared_locks(&self) -> Result<&Shared> {
-        if let Some(shared) = self.shared.locks.shared.get() {
-            return Ok(shared);
+    /// The locks on disk, opened once, and again where somebody took them away: whoever removed
+    /// `.twintree` or the whole bucket and made it again would else leave us locking a file that no other
+    /// process sees.
+    fn shared_locks(&self) -> Result<Arc<Shared>> {
+        if let Some(shared) = self.shared.locks.shared.read().as_ref()
+            && shared.is_there()
+        {
+            return Ok(Arc::clone(shared));
         }
         let missing = || StoreError::Unavailable("the lock directory".to_owned());
         let dir = self.tree.reserved("locks", true)?.ok_or_else(missing)?;
@@ -201,26 +206,50 @@ impl Bucket {
         }
         let keys = open_lock(&dir, "keys")?;
         self.probe_once();
-        Ok(self
-            .shared
-            .locks
-            .shared
-            .get_or_init(|| Shared { kind, dir, keys }))
+        let shared = Arc::new(Shared { kind, dir, keys });
+        *self.shared.locks.shared.write() = Some(Arc::clone(&shared));
+        Ok(shared)
+    }
+}
+
+impl Shared {
+    /// Keeps other processes out of a stripe.
+    fn take(self: &Arc<Self>, stripe: usize) -> Result<Release> {
+        Ok(match self.kind {
+            Kind::Ofd => {
+                patiently("locks/keys", LOCK_WAIT, || {
+                    byte_lock(&self.keys, stripe, libc::F_WRLCK)
+                })?;
+                Release::Byte(Arc::clone(self), stripe)
+            }
+            Kind::Flock => Release::File {
+                _locked: flock_file(&self.dir, stripe)?,
+            },
+            Kind::Lease => {
+                let name = take_lease(&self.dir, stripe)?;
+                Release::Lease(Arc::clone(self), name)
+            }
+        })
+    }
+
+    /// Has the file of bytes still its name?
+    fn is_there(&self) -> bool {
+        fs::fstat(&self.keys).is_ok_and(|stat| stat.st_nlink > 0)
     }
 }
 
 impl Drop for KeyGuard<'_> {
     fn drop(&mut self) {
         match &self.release {
-            Release::Byte(keys, stripe) => {
-                if let Err(e) = byte_lock(keys, *stripe, libc::F_UNLCK) {
+            Release::Byte(shared, stripe) => {
+                if let Err(e) = byte_lock(&shared.keys, *stripe, libc::F_UNLCK) {
                     tracing::error!("a key's lock cannot be released: {e}");
                 }
             }
             // Closing the descriptor releases it.
             Release::File { .. } => {}
-            Release::Lease(dir, name) => {
-                if let Err(e) = fs::unlinkat(dir, name, AtFlags::empty()) {
+            Release::Lease(shared, name) => {
+                if let Err(e) = fs::unlinkat(&shared.dir, name, AtFlags::empty()) {
                     tracing::error!("the lease {name} cannot be removed: {e}");
                 }
             }
@@ -450,4 +479,53 @@ fn write_mode(dir: &OwnedFd, kind: Kind) -> Result<Kind> {
 /// The kind of lock that works in a directory, by name.
 pub(crate) fn probe(dir: &OwnedFd) -> Result<&'static str> {
     self_test(dir).map(Kind::name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BucketName, BucketSettings, Durability, KeyPolicy, Store, StoreOptions};
+
+    /// Another gateway's bucket on the same tree.
+    fn gateway(root: &std::path::Path) -> Bucket {
+        let store = Store::open(StoreOptions {
+            root: root.to_owned(),
+            durability: Durability::Relaxed,
+            keys: KeyPolicy::Any,
+            read_only: false,
+            hide: Vec::new(),
+            verify_mtime_only: false,
+        })
+        .expect("a store");
+        let name = BucketName::parse("bucket").expect("a name");
+        if store.bucket(&name).is_err() {
+            store
+                .create_bucket(&name, BucketSettings::default())
+                .expect("a bucket");
+        }
+        store.bucket(&name).expect("the bucket")
+    }
+
+    fn excludes(held_by: &Bucket, other: &Bucket, key: &ObjectKey) -> bool {
+        let _held = held_by.lock_key(key).expect("locked");
+        let theirs = other.shared_locks().expect("locks");
+        let stripe = stripe_of(key.as_str());
+        !byte_lock(&theirs.keys, stripe, libc::F_WRLCK).expect("tried")
+    }
+
+    #[test]
+    fn gateways_keep_each_other_out_also_after_a_person_removed_our_directory() {
+        let root = tempfile::tempdir().expect("a root");
+        let (one, two) = (gateway(root.path()), gateway(root.path()));
+        let key = ObjectKey::parse("k").expect("a key");
+        assert!(excludes(&one, &two, &key));
+        std::fs::remove_dir_all(root.path().join("bucket/.twintree")).expect("removed");
+        // Who comes now knows only the new file; the two that were there must meet it at it.
+        let new = gateway(root.path());
+        drop(new.lock_key(&key).expect("locked"));
+        for old in [&one, &two] {
+            assert!(excludes(old, &new, &key));
+            assert!(excludes(&new, old, &key));
+        }
+    }
 }

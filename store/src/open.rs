@@ -29,6 +29,10 @@ impl Bucket {
     /// # Errors
     /// `NoSuchKey`, `NotAnObject`, `OutsideBucket`, `Reserved`, `Denied`; `WouldBlock` with `Access::Cached`.
     pub fn open(&self, key: &ObjectKey, access: Access) -> Result<Object> {
+        // On a filesystem of another machine no call is known not to wait.
+        if access == Access::Cached && self.is_remote() {
+            return Err(StoreError::WouldBlock);
+        }
         match self.find(key, access)? {
             Some(Found::File(file, stat)) => {
                 let info = record::describe(self, &file, &stat, key.as_str(), access)?;

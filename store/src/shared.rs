@@ -36,24 +36,27 @@ pub(crate) struct Buckets {
 }
 
 impl Buckets {
-    /// The state of the bucket with this identity, made when it is new.
-    pub fn of(&self, id: (u64, u64), facts: impl FnOnce() -> FsFacts) -> Arc<BucketShared> {
+    /// The state of the bucket with this identity, where this process has seen it.
+    pub fn known(&self, id: (u64, u64)) -> Option<Arc<BucketShared>> {
+        self.by_id.lock().get(&id).map(Arc::clone)
+    }
+
+    /// The state of a bucket that is new; somebody else may have added it meanwhile.
+    pub fn add(&self, id: (u64, u64), facts: FsFacts) -> Arc<BucketShared> {
         let mut by_id = self.by_id.lock();
-        if let Some(known) = by_id.get(&id) {
-            return Arc::clone(known);
-        }
         if by_id.len() >= MAX_BUCKETS {
             by_id.retain(|_, shared| Arc::strong_count(shared) > 1);
         }
-        let shared = Arc::new(BucketShared {
-            id,
-            facts: facts(),
-            settings: Mutex::new(()),
-            locks: Locks::default(),
-            uploads: UploadLocks::default(),
-        });
-        by_id.insert(id, Arc::clone(&shared));
-        shared
+        let new = || {
+            Arc::new(BucketShared {
+                id,
+                facts,
+                settings: Mutex::new(()),
+                locks: Locks::default(),
+                uploads: UploadLocks::default(),
+            })
+        };
+        Arc::clone(by_id.entry(id).or_insert_with(new))
     }
 
     /// Notes the device that a bucket lies on. `false`: it used to be a filesystem of its own and now

@@ -68,7 +68,7 @@ impl CopySource {
     /// `NoSuchBucket`, `NoSuchKey`, `AccessDenied` for another owner than expected, `PreconditionFailed`, and what the
     /// disk says.
     pub(crate) async fn open(&self, call: &Call) -> S3Result<Object> {
-        let bucket = call.gateway.store.bucket(&self.bucket)?;
+        let bucket = call.bucket(&self.bucket).await?;
         owner::check(call, &self.bucket, &owner::EXPECTED_OF_SOURCE).await?;
         let conditions = ReadConditions::of_copy_source(&call.parts.headers);
         let (key, asked) = (self.key.clone(), conditions.clone());

@@ -85,11 +85,11 @@ pub(crate) async fn dispatch(call: &Call, route: Route, body: RequestBody) -> S3
         (Some(key), Operation::HeadObject) => head_object::head_object(call, name, key).await,
         (Some(key), Operation::PutObject) => put_object::put_object(call, name, key, body).await,
         (Some(key), operation) => {
-            let bucket = call.gateway.store.bucket(name)?;
+            let bucket = call.bucket(name).await?;
             on_object(call, operation, &bucket, key, body).await
         }
         (None, operation) => {
-            let bucket = call.gateway.store.bucket(name)?;
+            let bucket = call.bucket(name).await?;
             on_bucket(call, operation, &bucket, body).await
         }
     }

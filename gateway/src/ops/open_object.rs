@@ -28,7 +28,7 @@ impl Opening<'_> {
     /// # Errors
     /// `NoSuchBucket`, `NoSuchKey`, and what the disk says.
     pub(super) async fn open(&self, call: &Call) -> Result<Opened, S3Error> {
-        let bucket = call.gateway.store.bucket(self.bucket)?;
+        let bucket = call.bucket(self.bucket).await?;
         let (object, sent_by) = match bucket.open(self.key, Access::Cached) {
             Ok(object) => (object, SentBy::Inline),
             Err(StoreError::WouldBlock) => (self.open_waiting(bucket).await?, SentBy::Blocking),

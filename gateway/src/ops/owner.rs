@@ -29,7 +29,7 @@ pub(crate) async fn check(call: &Call, name: &BucketName, header: &HeaderName) -
     let Some(expected) = call.parts.headers.get(header) else {
         return Ok(());
     };
-    let bucket = call.gateway.store.bucket(name)?;
+    let bucket = call.bucket(name).await?;
     if expected.as_bytes() == of(call, &bucket).await?.as_bytes() {
         return Ok(());
     }

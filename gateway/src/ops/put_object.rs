@@ -34,7 +34,7 @@ pub(crate) async fn put_object(
     key: &ObjectKey,
     body: RequestBody,
 ) -> S3Result<Reply> {
-    let bucket = &call.gateway.store.bucket(bucket)?;
+    let bucket = &call.bucket(bucket).await?;
     let headers = &call.parts.headers;
     if let Some(id) = call.query.get("versionId") {
         let message = "This operation does not accept a version-id.";
