@@ -68,6 +68,14 @@ struct Ready {
     since: Instant,
 }
 
+/// The directory of an object `dir/`.
+struct Directory {
+    dir: OwnedFd,
+    /// Did we just make it?
+    made: bool,
+    parents: Parents,
+}
+
 impl Ready {
     /// Must it be stamped anew to be published within the window?
     fn is_old(&self) -> bool {
@@ -252,16 +260,12 @@ impl Bucket {
             return Ok(None);
         }
         self.check(key, &finished.conditions)?;
-        let Parents { dir: parent, grown } = match self.tree.make_parents(path) {
-            Err(StoreError::KeyBlocked { .. }) => return Ok(None),
-            other => other?,
-        };
-        let made = match fs::mkdirat(&parent, path.name(), Mode::from_raw_mode(0o777)) {
-            Ok(()) => true,
-            Err(Errno::EXIST) => false,
-            Err(e) => return Err(named(path, e)),
-        };
-        let Some(dir) = open_directory(&parent, path.name()).map_err(|e| named(path, e))? else {
+        let Some(Directory {
+            dir,
+            made,
+            parents: Parents { dir: parent, grown },
+        }) = self.make_directory(path)?
+        else {
             return Ok(None);
         };
         let modified = Timestamp::now();
@@ -272,18 +276,49 @@ impl Bucket {
         let json = finished.meta.to_json(true, finished.old_json.as_deref());
         match disk::set_meta(&dir, json.as_deref()).and_then(|()| dirmark::write(&dir, mark)) {
             Ok(()) => {}
-            Err(e) if disk::is_unsupported(e) => {
+            Err(e) => {
                 // A directory that we just made and cannot mark would never be pruned.
                 if made && fs::unlinkat(&parent, path.name(), AtFlags::REMOVEDIR).is_err() {
                     tracing::debug!("a directory that cannot be marked is left behind");
                 }
-                return Ok(None);
+                if disk::is_unsupported(e) {
+                    return Ok(None);
+                }
+                return Err(named(path, e));
             }
-            Err(e) => return Err(named(path, e)),
         }
         drop(held);
         self.sync_entries([&dir, &parent].into_iter().chain(&grown))?;
         Ok(Some(finished.published(modified)))
+    }
+
+    /// The directory at a path, made where it is missing. `None`: something else stands in the way.
+    fn make_directory(&self, path: &DiskPath) -> Result<Option<Directory>> {
+        let mut grown = Vec::new();
+        for _ in 0..MAX_ROUNDS {
+            let parents = match self.tree.make_parents(path) {
+                Err(StoreError::KeyBlocked { .. }) => return Ok(None),
+                other => other?,
+            };
+            grown.extend(parents.grown);
+            let made = match fs::mkdirat(&parents.dir, path.name(), Mode::from_raw_mode(0o777)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
+                // The parent is being pruned; its name can be opened until the rmdir is through.
+                Err(Errno::NOENT) => {
+                    std::thread::sleep(REMOVAL);
+                    continue;
+                }
+                Err(e) => return Err(named(path, e)),
+            };
+            let dir = open_directory(&parents.dir, path.name()).map_err(|e| named(path, e))?;
+            let parents = Parents {
+                dir: parents.dir,
+                grown,
+            };
+            return Ok(dir.map(|dir| Directory { dir, made, parents }));
+        }
+        Err(named(path, Errno::NOENT))
     }
 
     /// The boot to record where nothing is synced; `None`: it is.

@@ -53,12 +53,21 @@ impl Store {
 }
 
 impl Bucket {
-    /// Syncs the bucket's filesystem and writes down until when.
+    /// Syncs the bucket's filesystem, and those mounted inside it, and writes down until when.
     fn sync_whole(&self) -> Result<()> {
         // Read before the sync: what is sealed at or before this moment is covered by it.
         let until = Timestamp::now();
-        let top = self.tree.open_top()?;
-        fs::syncfs(&top).map_err(|e| system(self.name().as_str(), e))?;
+        let failed = |e| system(self.name().as_str(), e);
+        fs::syncfs(self.tree.open_top()?).map_err(failed)?;
+        // A filesystem mounted inside the bucket holds objects of it, and records that this speaks of.
+        for mount in self.tree.mounts_inside() {
+            match self.tree.open_dir(Some(&mount)) {
+                Ok(dir) => fs::syncfs(dir).map_err(failed)?,
+                // Unmounted since; umount(2) writes back what it takes away.
+                Err(Errno::NOENT) => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
         write_synced(&self.tree, self.store.judge.boot(), until)
     }
 }
