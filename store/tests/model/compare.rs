@@ -78,6 +78,11 @@ impl Run<'_> {
             body
         );
         prop_assert_eq!(object.info.checksum.is_some(), !is_derived(&tag));
+        if !moved && !is_derived(&tag) {
+            // Found again what it is, by a restart or by a condition: the tag it had meanwhile still counts.
+            let meanwhile = old.clone().filter(|old| is_derived(old));
+            body.derived = meanwhile.or(body.derived.take());
+        }
         if in_annex
             && self
                 .model

@@ -29,6 +29,9 @@ pub struct Body {
     pub seen: Option<String>,
     /// Changed since then, so that a derived tag must be another one.
     pub moved: bool,
+    /// The derived tag that it showed before it was seen to be what S3 wrote, if nothing moved since: it
+    /// still names this very file.
+    pub derived: Option<String>,
     /// Its mtime was put back after a change of equal size.
     pub disguised: bool,
 }
@@ -41,6 +44,7 @@ impl Body {
             tag: Tag::Sure,
             seen: None,
             moved: false,
+            derived: None,
             disguised: false,
         }
     }
@@ -63,6 +67,7 @@ impl Body {
     pub fn rewritten(&mut self) {
         self.tag = Tag::Derived;
         self.moved = true;
+        self.derived = None;
         self.disguised = false;
     }
 
@@ -72,12 +77,14 @@ impl Body {
             self.tag = Tag::Either;
         }
         self.moved = true;
+        self.derived = None;
     }
 
     /// Does this tag, which a client sends, name the object?
     pub fn is_tagged(&self, tag: &str) -> bool {
         let md5 = self.tag != Tag::Derived && tag == self.md5();
-        md5 || (self.tag != Tag::Sure && self.seen.as_deref() == Some(tag))
+        md5 || self.derived.as_deref() == Some(tag)
+            || (self.tag != Tag::Sure && self.seen.as_deref() == Some(tag))
     }
 }
 
