@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from lib import data, s3, server, tls  # noqa: E402  (after the path is set)
+from lib import data, s3, server, tables, tls  # noqa: E402  (after the path is set)
 
 OUTCOMES = {}
 
@@ -29,6 +29,12 @@ def pytest_sessionfinish():
     path = os.environ.get("TWINTREE_TEST_REPORT")
     if path:
         pathlib.Path(path).write_text(json.dumps(OUTCOMES, indent=1))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints what the suite measured."""
+    for line in tables.LINES:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture
