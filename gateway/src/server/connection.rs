@@ -14,6 +14,7 @@ use super::connection_io::{GuardedIo, Pieces, PlainIo};
 use super::front::Front;
 use super::limits::Limits;
 use super::listener::{Accepted, Peer};
+use super::outgoing::WithoutMarkers;
 use super::pulse::Pulse;
 use super::socket::Socket;
 use super::{ServerOptions, Stage};
@@ -155,7 +156,10 @@ fn http2<Io: Read + Write + Unpin + Send + 'static>(io: Io, front: Arc<Front>) -
         io,
         service_fn(move |request| {
             let front = front.clone();
-            async move { Ok::<_, std::convert::Infallible>(front.answer(request).await) }
+            async move {
+                let response = front.answer(request).await;
+                Ok::<_, std::convert::Infallible>(response.map(WithoutMarkers))
+            }
         }),
     )
 }
@@ -223,11 +227,12 @@ async fn drive(
     }
 }
 
-/// The mistake that must never happen, for the test that shows what it would cost.
+/// The mistake that must never happen, for the tests that show what it would cost.
 #[cfg(test)]
 pub(crate) async fn serve_guarded_with_pieces(
     io: GuardedIo<tokio::io::DuplexStream>,
     router: axum::Router,
+    speaks_h2: bool,
 ) -> Result<(), String> {
     let (options, pulse) = (Arc::<ServerOptions>::default(), Arc::new(Pulse::new()));
     let pieces = Some(Pieces::default());
@@ -239,7 +244,10 @@ pub(crate) async fn serve_guarded_with_pieces(
         tls: true,
         pieces,
     };
-    http1(io, Arc::new(front))
-        .await
-        .map_err(|error| format!("{error:?}"))
+    let result = if speaks_h2 {
+        http2(io, Arc::new(front)).await
+    } else {
+        http1(io, Arc::new(front)).await
+    };
+    result.map_err(|error| format!("{error:?}"))
 }

@@ -126,6 +126,37 @@ impl Body for Outgoing {
     }
 }
 
+/// A body for HTTP/2, whose encoder copies short frames into a buffer of its own, where the connection would see
+/// no marker any more: it hands out bytes only, and fails where a marker comes.
+pub(crate) struct WithoutMarkers(pub(crate) Outgoing);
+
+impl Body for WithoutMarkers {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let next = ready!(Pin::new(&mut self.get_mut().0).poll_frame(cx));
+        Poll::Ready(next.map(|frame| match frame?.into_data() {
+            Ok(SendBuf::Bytes(bytes)) => Ok(Frame::data(bytes)),
+            Ok(SendBuf::File(_)) => Err(io::Error::other(
+                "a marker reached an HTTP/2 stream, which cannot send files",
+            )),
+            Err(_trailers) => Err(io::Error::other("no operation answers with trailers")),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
 type Next = Poll<Option<io::Result<SendBuf>>>;
 
 fn poll_axum(body: &mut axum::body::Body, cx: &mut Context<'_>) -> Next {
