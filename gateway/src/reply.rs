@@ -120,12 +120,14 @@ impl std::fmt::Debug for FileBody {
     }
 }
 
-/// How a body was brought to the socket; for the log.
+/// How the body of an answer was brought to the socket; for the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SentBy {
-    /// Everything was answered on the async thread.
+    /// It was in memory: made there, or read from the page cache on the async thread.
     #[default]
     Inline,
+    /// The answer has no body.
+    Nothing,
     /// The kernel sent the file.
     Sendfile,
     /// The file was copied from the page cache on the async thread.
@@ -139,6 +141,7 @@ impl SentBy {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Inline => "inline",
+            Self::Nothing => "-",
             Self::Sendfile => "sendfile",
             Self::Nowait => "nowait",
             Self::Blocking => "blocking",

@@ -17,7 +17,5 @@ pub(crate) async fn head_object(
 ) -> Result<Reply, S3Error> {
     let asked = Asked::parse(call, key)?;
     let opened = asked.opening(bucket, key).open(call).await?;
-    let mut reply = asked.plan(call, &opened)?.reply;
-    reply.extensions_mut().insert(opened.sent_by);
-    Ok(reply)
+    Ok(asked.plan(call, &opened)?.reply)
 }

@@ -18,7 +18,7 @@ use crate::checksum;
 use crate::conditional::write_conditions;
 use crate::error::{S3Error, S3Result};
 use crate::meta;
-use crate::reply::{ReplyBody, SentBy};
+use crate::reply::ReplyBody;
 
 /// The longest body that is received into memory, in bytes: one batch.
 const SHORT: u64 = 256 << 10;
@@ -153,6 +153,5 @@ fn reply(published: &Published) -> Reply {
         .expect("hex digits and quotes are legal");
     reply.headers_mut().insert(ETAG, etag);
     checksum::add_headers(reply.headers_mut(), &published.checksum, None);
-    reply.extensions_mut().insert(SentBy::Blocking); // the log's word for a hop
     reply
 }

@@ -38,7 +38,8 @@ enum Source {
 
 impl Outgoing {
     /// No bytes, whatever the head says: HEAD, 204, 304.
-    pub(crate) fn empty(account: Account) -> Self {
+    pub(crate) fn empty(mut account: Account) -> Self {
+        account.sent_by(SentBy::Nothing);
         Self {
             source: Source::Empty,
             account,
@@ -47,6 +48,9 @@ impl Outgoing {
 
     /// The bytes of an axum body.
     pub(crate) fn axum(body: axum::body::Body, account: Account) -> Self {
+        if body.is_end_stream() {
+            return Self::empty(account);
+        }
         Self {
             source: Source::Axum(body),
             account,
