@@ -108,3 +108,16 @@ def test_many_puts_at_once_share_their_syncs(place, random):
     assert puts("alone", 1, 16) == 2
     shared = puts("together", 32, 3)
     assert shared < 1.7, f"{shared:.2f} syncs for each PUT"
+
+
+@pytest.mark.parametrize("durability", ["strict", "relaxed"])
+def test_bucket_settings_are_on_disk_before_they_have_their_name(daemon, tree, tmp_path, durability):
+    """An empty bucket.json after a power cut made the whole bucket unusable, relaxed or not."""
+    one = daemon(tree, "--durability", durability)
+    client = s3.client(one.url)
+    client.create_bucket(Bucket="bucket-one")
+    with trace.Trace(one, tmp_path / "strace") as traced:
+        client.put_bucket_tagging(Bucket="bucket-one", Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+    synced = trace.first(traced.events, "the sync", SYNC, "bucket.json.")
+    renamed = trace.first(traced.events, "the rename", PUBLISH, '"bucket.json"', after=synced.ended)
+    trace.first(traced.events, "the sync of its directory", SYNC, ".twintree>", after=renamed.ended)

@@ -80,18 +80,12 @@ impl Bucket {
         let file = fs::openat(&dir, &temporary, flags, Mode::from_raw_mode(0o600))
             .map_err(|e| system(FILE, e))?;
         let mut file = File::from(file);
-        let written = file
+        // In both durabilities: a power cut that leaves an empty file here takes the whole bucket with it.
+        let published = file
             .write_all(document.to_string().as_bytes())
-            .and_then(|()| match self.durability() {
-                Durability::Strict => file.sync_all(),
-                Durability::Relaxed => Ok(()),
-            });
-        let published = written
+            .and_then(|()| file.sync_all())
             .and_then(|()| fs::renameat(&dir, &temporary, &dir, FILE).map_err(Into::into))
-            .and_then(|()| match self.durability() {
-                Durability::Strict => fs::fsync(&dir).map_err(Into::into),
-                Durability::Relaxed => Ok(()),
-            });
+            .and_then(|()| fs::fsync(&dir).map_err(Into::into));
         published.map_err(|e| {
             // The temporary file may be gone already (the rename went through); the sweep takes what is left.
             let _ = fs::unlinkat(&dir, &temporary, AtFlags::empty());
