@@ -17,6 +17,9 @@ WANTED = [
     ("rsync", "rsync", "the tests of rsync -aX"),
     ("nginx", "nginx-light", "the test behind a proxy"),
     ("strace", "strace", "the tests of durability"),
+    ("losetup", "mount", "the power cuts"),
+    ("mkfs.ext4", "e2fsprogs", "the power cuts on ext4"),
+    ("mkfs.xfs", "xfsprogs", "the power cuts on xfs"),
     ("go", "golang, 1.26 or newer", "minio-go and the Go SDK"),
 ]
 
