@@ -1,4 +1,4 @@
-"""When a publish looked at the object, and when it replaced it: strace with the time of every call."""
+"""When a publish looked at the object and when it replaced it: strace with the time of every call, and its descriptors' paths."""
 
 import dataclasses
 import re
@@ -30,17 +30,16 @@ class Call:
 
 
 class Clocked(trace.Trace):
-    """A trace of looks and replacements; `slow` milliseconds are added before each, so that there is something to hit."""
+    """A trace of looks and replacements, or of other calls; `slow` milliseconds are added before each, so that there is something to hit."""
 
-    def __init__(self, daemon, file, slow=0):
+    def __init__(self, daemon, file, slow=0, names=LOOK + REPLACE):
         super().__init__(daemon, file)
-        self.delay = slow * 1000
+        self.delay, self.names = slow * 1000, ",".join(names)
 
     def __enter__(self):
-        names = ",".join((*LOOK, *REPLACE))
-        slowed = ["-e", f"inject={names}:delay_enter={self.delay}"] if self.delay else []
+        slowed = ["-e", f"inject={self.names}:delay_enter={self.delay}"] if self.delay else []
         try:
-            self.process = subprocess.Popen(["strace", "-f", "-ttt", "-T", "-s", "200", "-o", str(self.file), "-e", f"trace={names}", *slowed,
+            self.process = subprocess.Popen(["strace", "-f", "-y", "-ttt", "-T", "-s", "200", "-o", str(self.file), "-e", f"trace={self.names}", *slowed,
                                              "-p", str(self.pid)], stderr=subprocess.PIPE, text=True)
         except FileNotFoundError:
             pytest.skip("needs strace")
