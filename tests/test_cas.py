@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from lib import data, history, swarm, tables, window, wire
+from lib import data, history, server, swarm, tables, window, wire
 
 ROUNDS = int(os.environ.get("TWINTREE_CAS_ROUNDS", "150"))
 CLIENTS = 16
@@ -497,3 +497,23 @@ def test_of_sixteen_creates_of_an_empty_directory_object_one_wins(pair, writers)
         seen = writers[turn % 2].client.insist("HEAD", target("folder/"))
         assert seen.headers["x-amz-meta-who"] == str(answers.index(200))
         writers[0].client.insist("DELETE", target("folder/"), status=(204,))
+
+
+@BY
+@pytest.mark.parametrize("which", [0, 1], ids=["same-process", "other-process"])
+def test_who_waits_for_the_key_is_tested_against_what_was_published_meanwhile(pair, writers, tree, tmp_path, method, which):
+    """A PUT is held where it has the key's lock and a name in stage/, just before it replaces the object."""
+    first, second = writers[2], writers[which]
+    old = first.client.insist("PUT", target("object"), first.body()).headers["etag"].strip('"')
+    held, body, etag = first.ready("PUT", "object", old, first.body())
+    waiting, _, other = second.ready(method, "object", old, second.body())
+    stage = tree / BUCKET / ".twintree" / "stage"
+    with window.Clocked(pair.daemons[0], tmp_path / "strace", slow=500, names=("renameat",)):
+        statuses = []
+        holder = threading.Thread(target=lambda: statuses.append(first.send(held, "PUT", "object", etag)))
+        holder.start()
+        server.wait_until(lambda: stage.exists() and any(stage.iterdir()), "the PUT is about to replace it")
+        statuses.append(second.send(waiting, method, "object", other))
+        holder.join(swarm.SECONDS)
+    assert sorted(statuses) == [200, 412], "both followed one"
+    assert second.read("object") == (etag, body)
