@@ -7,6 +7,7 @@ import base64
 import datetime
 import hashlib
 import os
+import re
 import socket
 import types
 
@@ -316,6 +317,22 @@ def test_a_presigned_url_with_bad_parameters_is_refused(raw, change, code):
         connection.send("GET", target, {"host": connection.host})
         answer = connection.answer()
     assert (answer.status, answer.code) == (400, code), answer
+
+
+@pytest.mark.parametrize("signed, key", [("prefix=a%2Bb", "a+b"), ("prefix=a%20b", "a b")])
+@pytest.mark.parametrize("sent", ["as signed", "a plus"])
+def test_a_parameter_means_what_was_signed_however_it_is_written(raw, signed, key, sent):
+    """Both escapes verify when a raw plus was put for them; none becomes the other parameter by that."""
+    for name in ("a+b", "a b"):
+        raw.client.put_object(Bucket=raw.bucket, Key=name, Body=b"")
+    with wire.Connection(raw.daemon) as connection:
+        target = wire.Signer().presign("GET", f"/{raw.bucket}?{signed}", connection.host)
+        if sent == "a plus":
+            target = target.replace(signed, "prefix=a+b")
+        connection.send("GET", target, {"host": connection.host})
+        answer = connection.answer()
+    assert answer.status == 200, answer
+    assert re.findall(rb"<Key>(.*?)</Key>", answer.body) == [key.encode()]
 
 
 # Bodies that stop half-way.

@@ -89,7 +89,13 @@ impl ReadConditions {
         self.decide(|list| info.matches(list), info.modified.seconds(), now)
     }
 
-    fn decide(&self, matches: impl Fn(&ETagList) -> bool, modified: i64, now: i64) -> Verdict {
+    /// Decides by what is known of the object.
+    pub(crate) fn decide(
+        &self,
+        matches: impl Fn(&ETagList) -> bool,
+        modified: i64,
+        now: i64,
+    ) -> Verdict {
         if let Some(list) = &self.if_match {
             if !matches(list) {
                 return Verdict::Failed("If-Match");

@@ -7,6 +7,9 @@ pub mod checksum;
 pub mod conditional;
 pub mod date;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod meta;
 mod ops;
 pub mod range;

@@ -10,7 +10,7 @@ use http::header::HOST;
 use http::{Request, Response};
 use twintree_store::Timestamp;
 
-use crate::auth::{self, Head, Verified};
+use crate::auth::{self, Head, Plus, Verified};
 use crate::body::RequestBody;
 use crate::call::{Call, Gateway, Reply};
 use crate::error::{Code, Origin, S3Error};
@@ -70,7 +70,7 @@ async fn handle(
     request_id: &str,
     noted: &mut Noted,
 ) -> Result<Reply, S3Error> {
-    let query = Query::parse(parts.uri.query().unwrap_or(""))?;
+    let mut query = Query::parse(parts.uri.query().unwrap_or(""))?;
     let route = route::route(&parts, &query, &gateway.settings.domains)?;
     noted.operation = route.operation.name();
     noted.bucket = route.bucket.as_ref().map(|bucket| bucket.to_string());
@@ -84,8 +84,13 @@ async fn handle(
         principal,
         payload,
         scheme,
+        plus,
     } = verify(&gateway, &parts, &route)?;
-    auth::hoist(&mut parts, scheme);
+    if plus == Plus::Plus {
+        // The signer meant a plus: read as a space, `%2B` could be changed on its way into another parameter.
+        query = Query::parse_as(query.raw(), plus)?;
+    }
+    auth::hoist(&mut parts, scheme, plus);
     let request_id = request_id.to_owned();
     let call = Call {
         gateway,

@@ -14,6 +14,9 @@ mod dirmark;
 pub mod error;
 pub mod etag;
 pub mod fsfacts;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inherit;
 pub mod inspect;
 mod lifecycle;

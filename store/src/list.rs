@@ -8,8 +8,8 @@ pub(crate) mod cache;
 mod entry;
 mod fan;
 mod known;
-mod names;
-mod read;
+pub(crate) mod names;
+pub(crate) mod read;
 mod scope;
 mod walk;
 

@@ -7,13 +7,13 @@
 //! `whole.rs`, `plan.rs` and `complete.rs` how parts become an object, `uploads.rs` lists and sweeps.
 
 mod complete;
-mod document;
+pub(crate) mod document;
 mod folder;
 mod id;
 mod part;
 mod plan;
 mod range;
-mod slot;
+pub(crate) mod slot;
 #[cfg(test)]
 mod tests;
 mod uploads;

@@ -99,7 +99,7 @@ impl Bucket {
     }
 }
 
-fn decode(document: &Map<String, Value>) -> BucketSettings {
+pub(crate) fn decode(document: &Map<String, Value>) -> BucketSettings {
     let text = |name: &str| {
         document
             .get(name)
@@ -129,7 +129,7 @@ fn decode(document: &Map<String, Value>) -> BucketSettings {
     }
 }
 
-fn encode(settings: &BucketSettings, document: &mut Map<String, Value>) {
+pub(crate) fn encode(settings: &BucketSettings, document: &mut Map<String, Value>) {
     document.insert("version".to_owned(), json!(1));
     let tags = (!settings.tags.is_empty()).then(|| json!(settings.tags));
     let fields = [

@@ -22,11 +22,9 @@ pub struct Civil {
 impl Timestamp {
     /// Joins whole seconds and the nanoseconds within the second, as `stat` gives them.
     pub fn from_parts(seconds: i64, nanoseconds: i64) -> Self {
-        Self(
-            seconds
-                .saturating_mul(1_000_000_000)
-                .saturating_add(nanoseconds),
-        )
+        // The first second that fits begins before the first nanosecond that does.
+        let whole = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        Self(whole.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
     }
 
     /// Reads CLOCK_REALTIME in full nanoseconds, finer than any coarse kernel clock.
@@ -65,5 +63,21 @@ pub fn civil(seconds: i64) -> Civil {
         month: month as u32,
         day: (day_of_year - (153 * shifted_month + 2) / 5 + 1) as u32,
         second_of_day: seconds.rem_euclid(DAY) as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_back_up_to_both_ends() {
+        for nanoseconds in [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX] {
+            let moment = Timestamp(nanoseconds);
+            let again = Timestamp::from_parts(moment.seconds(), moment.subsec_nanos().into());
+            assert_eq!(again, moment);
+        }
+        assert_eq!(Timestamp::from_parts(i64::MIN, 0).0, i64::MIN);
+        assert_eq!(Timestamp::from_parts(i64::MAX, 999_999_999).0, i64::MAX);
     }
 }

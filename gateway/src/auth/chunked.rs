@@ -173,6 +173,18 @@ impl Decoder {
         self.decoded_length
     }
 
+    /// Bytes that are kept from one piece to the next, beside the head's own.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn held(&self) -> usize {
+        let trailers = self.trailers.iter();
+        let trailers = trailers.map(|(name, value)| name.capacity() + value.capacity());
+        self.line.capacity() + trailers.sum::<usize>()
+    }
+
+    /// The most of them: a line (a vector grows to twice what it holds), and the lines of the trailer.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) const MOST_HELD: usize = MAX_LINE * (2 + MAX_TRAILERS);
+
     /// Hands in the next piece; the one before must have been used up.
     pub fn push(&mut self, piece: Bytes) {
         debug_assert!(self.input.is_empty(), "the piece before is used up first");

@@ -24,19 +24,20 @@ const PREFIXES: [&str; 4] = [
     "x-amz-server-side-encryption",
 ];
 
-/// Adds the hoisted headers of a verified presigned request to its headers; one that was also sent wins.
-pub fn hoist(parts: &mut Parts, scheme: Scheme) {
+/// Adds the hoisted headers of a verified presigned request to its headers; one that was also sent wins. `plus` is the
+/// reading that was signed.
+pub(crate) fn hoist(parts: &mut Parts, scheme: Scheme, plus: Plus) {
     if !scheme.is_presigned() {
         return;
     }
     let query = parts.uri.query().unwrap_or("").to_owned();
     for (name, value) in pairs_of(&query) {
-        let name: Vec<u8> = decoded(name, Plus::Plus).collect();
+        let name: Vec<u8> = decoded(name, plus).collect();
         let name = String::from_utf8_lossy(&name).to_ascii_lowercase();
         if !describes_the_object(&name, scheme) {
             continue;
         }
-        let value: Vec<u8> = decoded(value, Plus::Plus).collect();
+        let value: Vec<u8> = decoded(value, plus).collect();
         let (name, value) = (HeaderName::try_from(name), HeaderValue::from_bytes(&value));
         if let (Ok(name), Ok(value)) = (name, value)
             && !parts.headers.contains_key(&name)
@@ -59,7 +60,7 @@ mod tests {
         let request =
             http::Request::put(format!("/b/k?{query}")).header("x-amz-meta-sent", "header");
         let mut parts = request.body(()).expect("a legal request").into_parts().0;
-        hoist(&mut parts, scheme);
+        hoist(&mut parts, scheme, Plus::Plus);
         parts.headers
     }
 

@@ -3,9 +3,9 @@
 //! Signatures are over the bytes as received, so a [`Head`] borrows them before anything changes them.
 //! Nobody is let in without a signature. What a principal may do is decided elsewhere.
 
-mod canonical;
+pub(crate) mod canonical;
 mod credentials;
-mod dates;
+pub(crate) mod dates;
 mod header;
 mod hoisted;
 mod presigned;
@@ -20,9 +20,10 @@ use twintree_store::Timestamp;
 
 use crate::error::{Code, S3Error};
 
+pub(crate) use canonical::Plus;
 pub use chunked::Framing;
 pub use credentials::{Credentials, Secret};
-pub use hoisted::hoist;
+pub(crate) use hoisted::hoist;
 
 /// How far a clock may be off, in seconds.
 pub(crate) const MAX_SKEW: i64 = 15 * 60;
@@ -91,6 +92,8 @@ pub struct Verified {
     pub payload: Payload,
     /// How it was signed.
     pub scheme: Scheme,
+    /// What a raw plus in the query stood for when the signature was made; operations read it so.
+    pub(crate) plus: Plus,
 }
 
 /// Verifies the head of a request at the moment `now`.

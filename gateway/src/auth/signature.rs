@@ -9,7 +9,7 @@ use super::canonical::{self, Reading, hex, hex32};
 use super::chunked::{ChunkSigner, Framing};
 use super::credentials::{KeyedHmac, Table, hmac_sha256};
 use super::dates::SignedAt;
-use super::{ContentSha256, Head, MAX_SKEW, Payload, Principal, Scheme, Verified};
+use super::{ContentSha256, Head, MAX_SKEW, Payload, Plus, Principal, Scheme, Verified};
 use crate::error::{Code, S3Error};
 
 /// The one algorithm of SigV4 that we verify.
@@ -99,7 +99,7 @@ impl Claim<'_> {
             let computed = hmac_sha256(&key, to_sign.as_bytes());
             if given.is_some_and(|given| bool::from(computed.ct_eq(&given))) {
                 table.remember(access_key, date, region, &key);
-                return Ok(self.verified(content, key, timestamp));
+                return Ok(self.verified(content, key, timestamp, reading.plus));
             }
             first.get_or_insert((request, to_sign));
         }
@@ -111,7 +111,13 @@ impl Claim<'_> {
             .with("CanonicalRequest", String::from_utf8_lossy(&request)))
     }
 
-    fn verified(&self, content: ContentSha256, key: KeyedHmac, timestamp: String) -> Verified {
+    fn verified(
+        &self,
+        content: ContentSha256,
+        key: KeyedHmac,
+        timestamp: String,
+        plus: Plus,
+    ) -> Verified {
         let payload = match content {
             ContentSha256::Sha256(digest) => Payload::Sha256(digest),
             ContentSha256::Unsigned => Payload::Unsigned,
@@ -132,6 +138,7 @@ impl Claim<'_> {
             principal,
             payload,
             scheme: self.scheme,
+            plus,
         }
     }
 }

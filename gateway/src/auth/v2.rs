@@ -192,6 +192,7 @@ fn verify(head: &Head<'_>, claim: &Claim<'_>, table: &Table) -> Result<Verified,
                 principal,
                 payload,
                 scheme: claim.scheme,
+                plus: Plus::Plus, // as `unambiguous` reads what is signed
             });
         }
         first.get_or_insert(to_sign);

@@ -38,7 +38,11 @@ impl CopySource {
         Self::parse(text)
     }
 
-    fn parse(text: &str) -> S3Result<CopySource> {
+    /// Reads the text of the header, as [`CopySource::of`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn parse(text: &str) -> S3Result<CopySource> {
         let (path, version) = match text.split_once("?versionId=") {
             Some((path, id)) => (path, Version::named(id)?),
             None => (text, Version::Current),

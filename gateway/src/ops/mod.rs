@@ -11,7 +11,7 @@ mod bucket_config;
 mod bucket_tagging;
 mod complete_multipart_upload;
 mod copy_object;
-mod copy_source;
+pub(crate) mod copy_source;
 mod create_bucket;
 mod create_multipart_upload;
 mod delete_bucket;

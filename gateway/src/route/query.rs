@@ -1,5 +1,6 @@
 //! The query of a target: raw pairs as the signature needs them, decoded values as operations read them.
 
+use crate::auth::Plus;
 use crate::error::{Code, S3Error, S3Result};
 
 /// The query, split once and decoded once.
@@ -17,8 +18,20 @@ impl Query {
     /// # Errors
     /// `InvalidURI` where a percent escape is broken or the bytes are not UTF-8.
     pub fn parse(raw: &str) -> S3Result<Query> {
+        Self::parse_as(raw, Plus::Space)
+    }
+
+    /// Splits and decodes a raw query whose signature says what `+` reads as.
+    ///
+    /// # Errors
+    /// As [`Query::parse`].
+    pub(crate) fn parse_as(raw: &str, plus: Plus) -> S3Result<Query> {
+        let decode = |text| match plus {
+            Plus::Space => form_decode(text),
+            Plus::Plus => percent_decode(text),
+        };
         let decoded = split(raw)
-            .map(|(name, value)| Some((form_decode(name)?, form_decode(value)?)))
+            .map(|(name, value)| Some((decode(name)?, decode(value)?)))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| S3Error::new(Code::InvalidURI).with("Query", raw))?;
         Ok(Query {

@@ -273,7 +273,7 @@ fn shown(kind: FileType) -> Option<Kind> {
 }
 
 /// Would we have written this component of the annex so? If not, no request could reach it.
-fn is_canonical(text: &str, component: &str, kind: Kind, name: &[u8]) -> bool {
+pub(crate) fn is_canonical(text: &str, component: &str, kind: Kind, name: &[u8]) -> bool {
     let slash = if kind == Kind::Dir { "/" } else { "" };
     let Ok(key) = ObjectKey::parse(&format!("{text}{component}{slash}")) else {
         return false;

@@ -3,7 +3,9 @@
 //!
 //! Layout: algorithm code of the parts' checksums (1 byte, 0 none), number of parts (2), runs of
 //! {first number 2, parts 2, size of each 6} until all parts are named, then the checksums in a row.
+//! Numbers ascend from 1 to 10,000 at most, as those of an upload do: what says otherwise is not ours.
 
+use crate::multipart::MAX_PART;
 use crate::{Algorithm, Checksum, PartInfo};
 
 /// Packs parts, whose checksums (where all have one of one algorithm) are kept.
@@ -38,7 +40,10 @@ pub(super) fn encode(parts: &[PartInfo]) -> Vec<u8> {
 pub(super) fn decode(bytes: &[u8]) -> Option<Vec<PartInfo>> {
     let ([algorithm, low, high], mut rest) = bytes.split_first_chunk::<3>()?;
     let count = usize::from(u16::from_le_bytes([*low, *high]));
-    let mut parts = Vec::with_capacity(count);
+    if count > usize::from(MAX_PART) {
+        return None;
+    }
+    let mut parts: Vec<PartInfo> = Vec::new();
     while parts.len() < count {
         let (run, after) = rest.split_first_chunk::<10>()?;
         rest = after;
@@ -50,6 +55,10 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<PartInfo>> {
             return None;
         }
         let last = first.checked_add(length - 1)?;
+        let before = parts.last().map_or(0, |part| part.number);
+        if first <= before || last > MAX_PART {
+            return None;
+        }
         let size = u64::from_le_bytes(size);
         parts.extend((first..=last).map(|number| PartInfo {
             number,
