@@ -363,6 +363,22 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// Makes the entries durable that lead to an object, from its own to the first below the bucket.
+    ///
+    /// # Errors
+    /// As [`Bucket::sync_entries`].
+    pub(crate) fn sync_ancestors(&self, key: &ObjectKey) -> Result<()> {
+        if let Place::File(place) = self.locate(key, false)? {
+            let dirs = std::iter::successors(Some(place.path.clone()), DiskPath::parent)
+                .map(|path| place.tree.nearest_dir(&path))
+                .collect::<Result<Vec<_>>>()?;
+            self.sync_entries(&dirs)?;
+        }
+        Ok(())
+    }
+}
+
 impl Content {
     /// What a body is that was received (or hashed) in one piece.
     pub(crate) fn of_body(digests: &Digests, checksum: Option<ObjectChecksum>) -> Self {

@@ -95,7 +95,7 @@ fn write_synced(tree: &Tree, boot: [u8; 16], until: Timestamp) -> Result<()> {
         "{{\"version\":1,\"boot\":\"{name}\",\"synced\":{}}}\n",
         until.0
     );
-    let temporary = format!("{name}.{:016x}", crate::random::number());
+    let temporary = format!("new.{:016x}", crate::random::number());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(
         fs::openat(&dir, &temporary, flags, Mode::from_raw_mode(0o600)).map_err(failed)?,

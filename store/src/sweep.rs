@@ -23,9 +23,12 @@ const FIRST_SWEEP: Duration = Duration::from_secs(60);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// How old a staged file must be (FORMATS, *Reserved directory*).
 const STAGE_AGE: Duration = Duration::from_secs(24 * 3600);
+/// How deep the annex is swept: more levels than a key has bytes.
+const ANNEX_DEPTH: usize = 1100;
 /// Where temporary files lie below `.twintree/`, and how their names begin there.
-const PLACES: [(&str, &str); 4] = [
+const PLACES: [(&str, &str); 5] = [
     ("stage", ""),
+    ("synced", "new."),
     ("", "bucket.json."),
     ("locks", "test."),
     ("locks", "mode."),
@@ -84,6 +87,7 @@ impl Store {
             let swept = self.bucket(&info.name).and_then(|bucket| {
                 bucket.sweep_temporary(ages.stage)?;
                 bucket.sweep_uploads(ages.uploads)?;
+                bucket.sweep_annex(ages.stage)?;
                 bucket.sweep_records(ages.stage)
             });
             if let Err(e) = swept {
@@ -143,6 +147,42 @@ impl Bucket {
         }
         Ok(())
     }
+
+    /// Removes the annex's old empty directories. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn sweep_annex(&self, age: Duration) -> Result<()> {
+        match self.tree.reserved("annex", false)? {
+            Some(annex) => sweep_empty(&annex, oldest(age), ANNEX_DEPTH),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Removes old directories that are empty: who made them, or emptied them, died before it went on.
+fn sweep_empty(dir: &OwnedFd, oldest: Timestamp, depth: usize) -> Result<()> {
+    let failed = |e| system("the annex", e);
+    for entry in Dir::read_from(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") || depth == 0 {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // A body, or gone.
+        let Ok(child) = fs::openat(dir, name, flags, Mode::empty()) else {
+            continue;
+        };
+        // Before what is below it goes, which makes it young.
+        let stat = fs::fstat(&child).map_err(failed)?;
+        sweep_empty(&child, oldest, depth - 1)?;
+        if Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as i64) < oldest {
+            // rmdir is the judge of what is empty; what is not stays, and so does what cannot be removed.
+            let _ = fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
+        }
+    }
+    Ok(())
 }
 
 /// Removes what a probe left that was cut off: directories of plain files.
@@ -235,6 +275,21 @@ mod tests {
         assert!(left("probe.0123"), "an hour has not passed");
         sweep_rooms(&dir_of(room.path()), Duration::ZERO).expect("swept");
         assert_eq!((left("probe.0123"), left("other")), (false, true));
+    }
+
+    #[test]
+    fn old_empty_directories_of_the_annex_go_and_bodies_stay() {
+        let room = tempfile::tempdir().expect("a directory");
+        for path in ["a=d/b=d/c=d", "a=d/kept=d"] {
+            std::fs::create_dir_all(room.path().join(path)).expect("a directory");
+        }
+        std::fs::write(room.path().join("a=d/kept=d/k=f"), b"x").expect("a file");
+        let left = |name: &str| room.path().join(name).exists();
+        let sweep = |age| sweep_empty(&dir_of(room.path()), oldest(age), ANNEX_DEPTH);
+        sweep(Duration::from_secs(3600)).expect("swept");
+        assert!(left("a=d/b=d/c=d"), "an hour has not passed");
+        sweep(Duration::ZERO).expect("swept");
+        assert_eq!((left("a=d/b=d"), left("a=d/kept=d/k=f")), (false, true));
     }
 
     #[test]

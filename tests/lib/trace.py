@@ -16,10 +16,19 @@ RESUMED = re.compile(r"^<\.\.\. (\w+) resumed>(.*)$")
 
 
 class Event:
-    """One system call: its name, its arguments as text, and its place in time."""
+    """One system call: its thread, its name, its arguments and result as text, and its place in time."""
 
-    def __init__(self, name, words, begun):
-        self.name, self.words, self.begun, self.ended = name, words, begun, None
+    def __init__(self, thread, name, words, begun):
+        self.thread, self.name, self.words, self.begun, self.ended = thread, name, words, begun, None
+
+    @property
+    def result(self):
+        """What it gave, as text; an error begins with `-1 E...`."""
+        return self.words.rpartition(" = ")[2].strip()
+
+    @property
+    def failed(self):
+        return self.result.startswith("-1 ")
 
     def __repr__(self):
         return f"{self.name}({self.words[:160]}"
@@ -28,8 +37,8 @@ class Event:
 class Trace:
     """`with Trace(daemon, file) as trace: ...`, then `trace.events`."""
 
-    def __init__(self, daemon, file, slow=()):
-        self.slow = slow
+    def __init__(self, daemon, file, slow=(), calls=CALLS, shown=64):
+        self.slow, self.calls, self.shown = slow, calls, shown
         self.pid, self.file, self.events = daemon.pid, file, []
 
     def _slowed(self):
@@ -38,7 +47,7 @@ class Trace:
 
     def __enter__(self):
         try:
-            self.process = subprocess.Popen(["strace", "-f", "-y", "-s", "64", "-o", str(self.file), "-e", f"trace={CALLS}", *self._slowed(), "-p", str(self.pid)],
+            self.process = subprocess.Popen(["strace", "-f", "-y", "-s", str(self.shown), "-o", str(self.file), "-e", f"trace={self.calls}", *self._slowed(), "-p", str(self.pid)],
                                             stderr=subprocess.PIPE, text=True)
         except FileNotFoundError:
             pytest.skip("needs strace")
@@ -50,19 +59,21 @@ class Trace:
         return self
 
     def _traced(self):
-        for task in os.listdir(f"/proc/{self.pid}/task"):
-            try:
-                with open(f"/proc/{self.pid}/task/{task}/status") as status:
-                    if "TracerPid:\t0\n" in status.read():
-                        return False
-            except FileNotFoundError:
-                continue
-        return True
+        return all(is_traced(self.pid, task) for task in os.listdir(f"/proc/{self.pid}/task"))
 
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGINT)
         self.process.communicate(timeout=20)
         self.events = list(parse(self.file.read_text(errors="replace")))
+
+
+def is_traced(pid, task):
+    """Is a thread in a tracer's hands (or gone)?"""
+    try:
+        with open(f"/proc/{pid}/task/{task}/status") as status:
+            return "TracerPid:\t0\n" not in status.read()
+    except FileNotFoundError:
+        return True
 
 
 def parse(text):
@@ -79,8 +90,9 @@ def parse(text):
                 event.ended = number
                 event.words += resumed.group(2)
         elif call := CALL.match(rest):
-            event = Event(call.group(1), call.group(2), number)
+            event = Event(int(thread), call.group(1), call.group(2), number)
             if rest.endswith("<unfinished ...>"):
+                event.words = event.words.removesuffix("<unfinished ...>")
                 waiting[thread] = event
             else:
                 event.ended = number

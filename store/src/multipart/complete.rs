@@ -148,6 +148,11 @@ impl Bucket {
             Some(checksum)
                 if ours && same_list && listed_etag(&request.parts) == Some(info.etag) =>
             {
+                // Who published it may have died before the directories were synced.
+                if let Some(file) = &object.file {
+                    self.sync_content(file)?;
+                }
+                self.sync_ancestors(key)?;
                 Ok(Published {
                     etag: info.etag,
                     modified: info.modified,
