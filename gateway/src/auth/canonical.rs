@@ -4,7 +4,6 @@
 //! (S3 API, "Create a canonical request").
 
 use http::HeaderMap;
-use http::header::HOST;
 
 use super::Head;
 
@@ -187,11 +186,11 @@ fn push_encoded(out: &mut Vec<u8>, byte: u8, keep_slash: bool) {
 fn push_header(out: &mut Vec<u8>, head: &Head<'_>, name: &str) {
     out.extend_from_slice(name.as_bytes());
     out.push(b':');
-    if name == "host" && !head.headers.contains_key(HOST) {
-        // HTTP/2 sends `:authority` where HTTP/1.1 sends Host; clients sign it as host.
-        out.extend_from_slice(head.authority.unwrap_or("").as_bytes());
-    } else {
-        push_values(out, head.headers, name, true);
+    match head.authority {
+        // HTTP/2 sends `:authority` where HTTP/1.1 sends Host; clients sign it as host. Where both are sent, the
+        // bucket is the authority's: were Host verified, a request signed for one bucket would open another.
+        Some(authority) if name == "host" => out.extend_from_slice(authority.as_bytes()),
+        _ => push_values(out, head.headers, name, true),
     }
     out.push(b'\n');
 }

@@ -538,6 +538,28 @@ fn authority_stands_for_host() {
 }
 
 #[test]
+fn a_host_that_was_signed_opens_no_bucket_of_another_authority() {
+    let request = get_range();
+    let credentials = Credentials::new([(ACCESS_KEY.to_owned(), Secret::new(SECRET))]);
+    let of = |authority| {
+        let head = Head {
+            method: &request.method,
+            path: "/test.txt",
+            query: None,
+            headers: &request.headers,
+            authority: Some(authority),
+            virtual_bucket: None,
+        };
+        verify(&head, &credentials, request.now).map_err(|error| error.code())
+    };
+    assert!(of("examplebucket.s3.amazonaws.com").is_ok());
+    assert_eq!(
+        of("otherbucket.s3.amazonaws.com").err(),
+        Some(Code::SignatureDoesNotMatch)
+    );
+}
+
+#[test]
 fn a_second_claim_of_any_kind_is_refused() {
     let twice = Request {
         target: format!("{}&X-Amz-Signature={}", presigned().target, "0".repeat(64)),
