@@ -25,6 +25,8 @@ pub(crate) struct Account {
     bytes: u64,
     hops: u32,
     error: Option<String>,
+    /// Bytes that wait until the client takes them (HTTP/2).
+    offer: Option<u64>,
 }
 
 /// Where the request came from.
@@ -52,6 +54,7 @@ impl Account {
             bytes: 0,
             hops: 0,
             error: None,
+            offer: None,
         }
     }
 
@@ -77,6 +80,22 @@ impl Account {
     /// Notes bytes handed to the connection.
     pub(crate) fn handed_over(&mut self, bytes: u64) {
         self.bytes += bytes;
+        self.offer(bytes);
+    }
+
+    /// Notes that nothing goes on until the client takes what the connection has of the body.
+    pub(crate) fn offer(&mut self, bytes: u64) {
+        if self.pulse.is_multiplexed() {
+            self.pulse.offers(bytes);
+            self.offer = Some(bytes);
+        }
+    }
+
+    /// Notes that it has.
+    pub(crate) fn taken(&mut self) {
+        if let Some(bytes) = self.offer.take() {
+            self.pulse.offer_ended(bytes);
+        }
     }
 
     /// Notes why the response is cut.
@@ -123,6 +142,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
+        self.taken();
         self.pulse.request_ended();
         if tracing::enabled!(target: "twintree::request", tracing::Level::WARN) {
             self.write_line();

@@ -102,6 +102,7 @@ async fn serve_socket(
     let stream = handshake
         .map_err(|_elapsed| Ended::TimedOut)?
         .map_err(Ended::Handshake)?;
+    pulse.handshake_ended();
     let speaks_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = GuardedIo(stream);
     if speaks_h2 {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, SERVER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SERVER, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -106,9 +106,10 @@ impl Front {
         })
     }
 
-    /// What no service is to see: a head that is too large, or a body in codings that nobody here takes off
-    /// and that a proxy before us may have read otherwise, so that the connection ends with it. (hyper lets
-    /// Transfer-Encoding win over Content-Length, and ends the connection then: RFC 9112, 6.1.)
+    /// What no service is to see: a head that is too large, one that names no host or several, or a body in codings
+    /// that nobody here takes off and that a proxy before us may have read otherwise, so that the connection ends
+    /// with it. (hyper lets Transfer-Encoding win over Content-Length, of which nothing is left for us to see, and
+    /// ends the connection then: RFC 9112, 6.1.)
     fn refuse<B>(&self, request: &Request<B>, id: RequestId) -> Option<Response<axum::body::Body>> {
         let render =
             |error: S3Error| error_document(&error, request.method(), request.uri().path(), id);
@@ -116,6 +117,10 @@ impl Front {
             return Some(render(S3Error::new(Code::RequestHeaderSectionTooLarge)));
         }
         let headers = request.headers();
+        if !names_one_host(request) {
+            let message = "A request names one host.";
+            return Some(render(S3Error::new(Code::BadRequest).message(message)));
+        }
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
         let coding = codings.next()?;
         if codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
@@ -209,6 +214,14 @@ fn head_bytes<B>(request: &Request<B>) -> usize {
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
     request.method().as_str().len() + target + " HTTP/1.1\r\n".len() + 1 + fields
+}
+
+/// RFC 9112, 3.2: HTTP/1.1 without Host, or anything with two, is refused. HTTP/2 has `:authority` as well.
+fn names_one_host<B>(request: &Request<B>) -> bool {
+    match request.headers().get_all(HOST).iter().count() {
+        0 => request.version() != Version::HTTP_11,
+        count => count == 1,
+    }
 }
 
 fn is_bodiless(status: StatusCode) -> bool {

@@ -47,10 +47,11 @@ impl Outgoing {
     }
 
     /// The bytes of an axum body.
-    pub(crate) fn axum(body: axum::body::Body, account: Account) -> Self {
+    pub(crate) fn axum(body: axum::body::Body, mut account: Account) -> Self {
         if body.is_end_stream() {
             return Self::empty(account);
         }
+        account.offer(0);
         Self {
             source: Source::Axum(body),
             account,
@@ -65,6 +66,7 @@ impl Outgoing {
             file: Arc::new(file),
             waiting: None,
         };
+        account.offer(0);
         let source = match pieces {
             Some(pieces) if !cursor.file.remote => {
                 account.sent_by(SentBy::Sendfile);
@@ -95,6 +97,7 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<SendBuf>, io::Error>>> {
         let me = self.get_mut();
+        me.account.taken();
         let next = ready!(match &mut me.source {
             Source::Empty => Poll::Ready(None),
             Source::Axum(body) => poll_axum(body, cx),

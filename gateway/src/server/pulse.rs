@@ -10,6 +10,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::limits::Limits;
+use super::pages::CHUNK;
+
+/// A client that reads slowly shows that it reads only when it has taken a whole run: for so many bytes that wait for
+/// it, it has its limit once more, up to the length of a run.
+const PATIENCE_STEP: u64 = 64 << 10;
 
 /// Times are milliseconds since `born` plus one; 0 means "not so".
 #[derive(Debug)]
@@ -20,8 +25,14 @@ pub(crate) struct Pulse {
     in_flight: AtomicUsize,
     idle_since: AtomicU64,
     head_since: AtomicU64,
+    /// Bytes of a head have come, and not yet all of it.
+    within_head: AtomicBool,
     blocked_since: AtomicU64,
     unread_body: AtomicBool,
+    /// HTTP/2: how many answers wait until the client takes what they offer, how many bytes, and since when.
+    offers: AtomicUsize,
+    offered_bytes: AtomicU64,
+    offered_since: AtomicU64,
 }
 
 impl Pulse {
@@ -33,8 +44,12 @@ impl Pulse {
             in_flight: AtomicUsize::new(0),
             idle_since: AtomicU64::new(1),
             head_since: AtomicU64::new(1),
+            within_head: AtomicBool::new(false),
             blocked_since: AtomicU64::new(0),
             unread_body: AtomicBool::new(false),
+            offers: AtomicUsize::new(0),
+            offered_bytes: AtomicU64::new(0),
+            offered_since: AtomicU64::new(0),
         }
     }
 
@@ -42,6 +57,11 @@ impl Pulse {
         u64::try_from(self.born.elapsed().as_millis())
             .expect("no connection lives 500 million years")
             + 1
+    }
+
+    /// Notes that what came so far was TLS's own, and no head.
+    pub(crate) fn handshake_ended(&self) {
+        self.within_head.store(false, Relaxed);
     }
 
     /// Notes that HTTP/2 was negotiated.
@@ -53,8 +73,11 @@ impl Pulse {
     /// Notes that bytes arrived.
     pub(crate) fn received(&self) {
         let between_requests = self.in_flight.load(Relaxed) == 0 && !self.multiplexed.load(Relaxed);
-        if between_requests && self.head_since.load(Relaxed) == 0 {
-            self.head_since.store(self.now(), Relaxed);
+        if between_requests {
+            self.within_head.store(true, Relaxed);
+            if self.head_since.load(Relaxed) == 0 {
+                self.head_since.store(self.now(), Relaxed);
+            }
         }
     }
 
@@ -62,6 +85,7 @@ impl Pulse {
     pub(crate) fn request_started(&self) {
         self.in_flight.fetch_add(1, Relaxed);
         self.head_since.store(0, Relaxed);
+        self.within_head.store(false, Relaxed);
     }
 
     /// Notes that a response was handed over whole, or given up.
@@ -85,6 +109,21 @@ impl Pulse {
         }
     }
 
+    /// Notes that an answer waits until the client has taken `bytes` of it: the socket does not show that in
+    /// HTTP/2, where a client may open no window and go on talking.
+    pub(crate) fn offers(&self, bytes: u64) {
+        self.offered_since.store(self.now(), Relaxed);
+        self.offered_bytes.fetch_add(bytes, Relaxed);
+        self.offers.fetch_add(1, Relaxed);
+    }
+
+    /// Notes that it has, or that the answer was given up.
+    pub(crate) fn offer_ended(&self, bytes: u64) {
+        self.offered_since.store(self.now(), Relaxed);
+        self.offered_bytes.fetch_sub(bytes, Relaxed);
+        self.offers.fetch_sub(1, Relaxed);
+    }
+
     /// Notes that a request was answered before its body was read to the end.
     pub(crate) fn left_body_unread(&self) {
         self.unread_body.store(true, Relaxed);
@@ -94,6 +133,7 @@ impl Pulse {
     pub(crate) fn skipped_body(&self) {
         self.idle_since.store(self.now(), Relaxed);
         self.head_since.store(0, Relaxed);
+        self.within_head.store(false, Relaxed);
     }
 
     /// Says whether HTTP/2 is spoken.
@@ -101,15 +141,22 @@ impl Pulse {
         self.multiplexed.load(Relaxed)
     }
 
-    /// Says whether bytes of a request may still be coming that nobody will read.
-    pub(crate) fn has_unread_body(&self) -> bool {
-        self.unread_body.load(Relaxed)
+    /// Says whether bytes of a request may still be coming that nobody will read: of a body, or of a head that was
+    /// refused before its end.
+    pub(crate) fn leaves_unread(&self) -> bool {
+        self.unread_body.load(Relaxed) || self.within_head.load(Relaxed)
+    }
+
+    fn patience(&self) -> u32 {
+        let bytes = self.offered_bytes.load(Relaxed).min(CHUNK as u64);
+        1 + u32::try_from(bytes / PATIENCE_STEP).expect("a run is a few steps")
     }
 
     /// Says when to look again; `None` when the connection's time is up.
     pub(crate) fn next_look(&self, limits: &Limits) -> Option<Instant> {
         let blocked = self.blocked_since.load(Relaxed);
         let head = self.head_since.load(Relaxed);
+        let in_flight = self.in_flight.load(Relaxed);
         let now = Instant::now();
         // A shorter limit may begin to run meanwhile: never sleep past the shortest. A limit of zero must not spin.
         let shortest = limits
@@ -119,7 +166,12 @@ impl Pulse {
         let by_then = now + shortest.max(Duration::from_millis(10));
         let (since, limit) = if blocked != 0 {
             (blocked, limits.body_idle)
-        } else if self.in_flight.load(Relaxed) > 0 {
+        } else if in_flight > 0 && self.offers.load(Relaxed) == in_flight {
+            (
+                self.offered_since.load(Relaxed),
+                limits.body_idle.saturating_mul(self.patience()),
+            )
+        } else if in_flight > 0 {
             return Some(by_then);
         } else if head != 0 {
             (head, limits.header_timeout)
@@ -178,6 +230,33 @@ mod tests {
             "progress starts the limit anew"
         );
         tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(pulse.next_look(&limits()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http2_client_that_takes_no_byte_of_its_answers_has_a_limit_and_a_slow_one_more() {
+        let pulse = Pulse::new();
+        pulse.multiplex();
+        pulse.request_started();
+        pulse.request_started();
+        pulse.offers(0);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert!(
+            pulse.next_look(&limits()).is_some(),
+            "the other request computes"
+        );
+        pulse.offers(2 * PATIENCE_STEP);
+        tokio::time::advance(Duration::from_secs(14)).await;
+        assert!(
+            pulse.next_look(&limits()).is_some(),
+            "three times 5 s for two steps"
+        );
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(pulse.next_look(&limits()).is_none());
+        pulse.offer_ended(2 * PATIENCE_STEP);
+        pulse.request_ended();
+        assert!(pulse.next_look(&limits()).is_some());
+        tokio::time::advance(Duration::from_secs(6)).await;
         assert!(pulse.next_look(&limits()).is_none());
     }
 }

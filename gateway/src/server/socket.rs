@@ -1,7 +1,7 @@
 //! A connected stream socket, TCP or Unix, with the connection's pulse on it.
 //!
-//! Knows neither HTTP nor TLS. Closing lingers while a peer still sends a body that nobody will
-//! read: closing at once would answer with a reset, which destroys the error reply on its way.
+//! Knows neither HTTP nor TLS. Closing lingers while a peer still sends a head or a body that nobody
+//! will read: closing at once would answer with a reset, which destroys the error reply on its way.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -161,7 +161,7 @@ impl AsyncWrite for Socket {
                 Stream::Tcp(stream) => ready!(Pin::new(stream).poll_shutdown(cx))?,
                 Stream::Unix(stream) => ready!(Pin::new(stream).poll_shutdown(cx))?,
             }
-            if !self.pulse.has_unread_body() {
+            if !self.pulse.leaves_unread() {
                 return Poll::Ready(Ok(()));
             }
             let until = Box::pin(tokio::time::sleep(LINGER_TIME));

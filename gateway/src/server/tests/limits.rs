@@ -226,6 +226,43 @@ async fn a_client_that_sends_a_long_body_first_still_reads_why_it_was_refused() 
 }
 
 #[tokio::test]
+async fn a_client_that_sends_an_endless_head_first_still_reads_why_it_was_refused() {
+    let server = serve(hello());
+    let mut stream = server.connect().await;
+    send(&mut stream, "GET / HTTP/1.1\r\nHost: t\r\n").await;
+    for _ in 0..32 {
+        // Without lingering this meets a reset, and the reply is lost.
+        stream
+            .write_all("x-many: y\r\n".repeat(100_000).as_bytes())
+            .await
+            .expect("the server takes the head");
+    }
+    let got = read_reply(&mut stream).await.expect("a whole reply");
+    assert_eq!((got.status, got.header("connection")), (431, Some("close")));
+}
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let server = serve(hello());
+    let mut stream = server.connect().await;
+    for (hosts, status) in [
+        ("", 400),
+        ("Host: t\r\nHost: t\r\n", 400),
+        ("Host: t\r\nHost: other\r\n", 400),
+        ("Host: t\r\n", 200),
+    ] {
+        send(&mut stream, &format!("GET / HTTP/1.1\r\n{hosts}\r\n")).await;
+        let got = read_reply(&mut stream).await.expect("a whole reply");
+        assert_eq!(got.status, status, "{hosts:?}");
+        let document = String::from_utf8_lossy(&got.body);
+        assert_eq!(document.contains("<Code>BadRequest</Code>"), status == 400);
+    }
+    send(&mut stream, "GET / HTTP/1.0\r\n\r\n").await;
+    let got = read_reply(&mut stream).await.expect("a whole reply");
+    assert_eq!(got.status, 200, "HTTP/1.0 knew no Host");
+}
+
+#[tokio::test]
 async fn a_refused_expectation_is_answered_without_asking_for_the_body() {
     let server = serve(refusing());
     let mut stream = server.connect().await;

@@ -214,7 +214,8 @@ async fn a_connection_that_is_given_a_marker_by_mistake_sends_none_of_it() {
         router,
         false,
     ));
-    send(&mut far, "GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    let request = "GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+    send(&mut far, request).await;
     let sent = read_to_end(&mut far).await;
     assert!(
         !sent.ends_with(&[0; 16]) && sent.len() < 1000,
