@@ -4,6 +4,8 @@ ETag and bytes come from a reference in the test; where a part lies, who holds i
 is read from the disk, so that each test has seen the state that it is about.
 """
 
+import collections
+import os
 import threading
 
 import pytest
@@ -11,6 +13,8 @@ from lib import data, server, swarm, tables, uploads, window, wire
 
 MIB = data.MIB
 S = 5 * MIB  # the least size of a part that is not the last
+STEP = int(os.environ.get("TWINTREE_MULTIPART_STEP", "3"))
+"""Every so many'th step of a Complete is died at; tests/full takes each."""
 REACHED = {}
 
 
@@ -69,6 +73,15 @@ def place(gateways):
     """A bucket of the test's own on the two gateways."""
     made = sum(1 for _ in gateways[0].root.iterdir())
     return Place(gateways[0].root / f"bucket-{made}", gateways)
+
+
+@pytest.fixture(params=["ofd", "flock", "lease"])
+def locked(place, request):
+    """The same, with each way of keeping other processes out; a lease is for filesystems without locks."""
+    locks = place.bucket / ".twintree" / "locks"
+    locks.mkdir(parents=True)
+    (locks / "mode").write_text(f'{{"version":1,"kind":"{request.param}","stripes":1024}}\n')
+    return place
 
 
 @pytest.fixture
@@ -309,10 +322,10 @@ def test_complete_repeated_after_its_answer_was_lost_says_the_same_and_publishes
     place.is_clean()
 
 
-def test_complete_repeated_while_the_first_is_under_way_publishes_once(place, random):
+def test_complete_repeated_while_the_first_is_under_way_publishes_once(locked, random):
     """A client that does not wait: it cuts at any moment, and asks the other gateway at once."""
-    for turn in range(12):
-        upload = place.upload(f"object-{turn}")
+    for turn in range(6):
+        upload = locked.upload(f"object-{turn}")
         upload.part(1, random.bytes(S))
         upload.part(2, random.bytes(S + turn % 2))
         with wire.Connection(None, url=upload.urls[0]) as connection:
@@ -320,16 +333,16 @@ def test_complete_repeated_while_the_first_is_under_way_publishes_once(place, ra
             every = wire.Signer().headers("POST", target, connection.host, (), wire.UNSIGNED)
             connection.send("POST", target, every | {"content-length": len(body)}, body)
         assert upload.complete(which=1).status == 200
-        made = place.object(upload.key)
+        made = locked.object(upload.key)
         assert upload.complete(which=0).status == 200
-        assert place.object(upload.key) == made, "published a second time"
+        assert locked.object(upload.key) == made, "published a second time"
         upload.check()
-    place.is_clean()
+    locked.is_clean()
 
 
-def test_completes_at_once_all_succeed_with_one_object(place, random):
-    for turn in range(10):
-        upload = place.upload(f"object-{turn}")
+def test_completes_at_once_all_succeed_with_one_object(locked, random):
+    for turn in range(5):
+        upload = locked.upload(f"object-{turn}")
         upload.part(1, random.bytes(S))
         upload.part(2, random.bytes(S + turn % 2 * MIB))
         upload.part(3, random.bytes(1 + turn))
@@ -339,17 +352,17 @@ def test_completes_at_once_all_succeed_with_one_object(place, random):
             gate.wait()
             answer = upload.complete(which=number % 2)
             assert answer.status == 200 and upload.etag() in answer.body.decode(), answer
-            made.append(place.object(upload.key))
+            made.append(locked.object(upload.key))
 
         swarm.together(complete, 6)
         assert len(set(made)) == 1, "published more than once"
         upload.check()
-    place.is_clean()
+    locked.is_clean()
 
 
-def test_of_completes_with_different_lists_at_once_one_wins(place, random):
-    for turn in range(8):
-        upload = place.upload(f"object-{turn}")
+def test_of_completes_with_different_lists_at_once_one_wins(locked, random):
+    for turn in range(4):
+        upload = locked.upload(f"object-{turn}")
         for number in (1, 2, 3):
             upload.part(number, random.bytes(S))
         lists = [[1, 2, 3], [1, 2], [2, 3], [3]]
@@ -364,13 +377,13 @@ def test_of_completes_with_different_lists_at_once_one_wins(place, random):
         assert len(won) == 1, answers
         assert {answer.code for answer in answers if answer.status != 200} == {"NoSuchUpload"}
         upload.check(won[0])
-    place.is_clean()
+    locked.is_clean()
 
 
-def test_complete_beside_abort_is_one_of_them(place, random):
+def test_complete_beside_abort_is_one_of_them(locked, random):
     ended = set()
-    for turn in range(16):
-        upload = place.upload(f"object-{turn}")
+    for turn in range(8):
+        upload = locked.upload(f"object-{turn}")
         upload.part(1, random.bytes(1000))
         gate, answers = threading.Barrier(2, timeout=swarm.SECONDS), [None, None]
 
@@ -385,8 +398,8 @@ def test_complete_beside_abort_is_one_of_them(place, random):
         if completed.status == 200:
             upload.check()
         else:
-            assert place.object(upload.key) is None
-    place.is_clean()
+            assert locked.object(upload.key) is None
+    locked.is_clean()
 
 
 def test_complete_beside_a_part_under_way_never_waits_for_it_nor_takes_bytes_of_it(place, random):
@@ -519,13 +532,10 @@ def test_complete_of_uniform_parts_neither_reads_writes_nor_copies_object_data(p
     odd.check()
 
 
-@pytest.mark.parametrize("kind", ["flock", "lease"])
-def test_where_no_region_can_be_locked_every_part_has_its_own_file(place, random, kind):
-    locks = place.bucket / ".twintree" / "locks"
-    locks.mkdir(parents=True)
-    (locks / "mode").write_text(f'{{"version":1,"kind":"{kind}","stripes":1024}}\n')
+@pytest.mark.parametrize("locked", ["flock", "lease"], indirect=True)
+def test_where_no_region_can_be_locked_every_part_has_its_own_file(locked, random):
     for turn, sizes in enumerate([(S, S, S), (S, S + 1, 5), (S,)]):
-        upload = place.upload(f"object-{turn}")
+        upload = locked.upload(f"object-{turn}")
         for number, size in enumerate(sizes, 1):
             upload.part(number, random.bytes(size), which=number % 2)
         flight = upload.begin(1, random.bytes(S), S // 2)
@@ -533,8 +543,8 @@ def test_where_no_region_can_be_locked_every_part_has_its_own_file(place, random
         assert set(upload.places().values()) == {"own"} and upload.listed() == upload.expected()
         assert upload.complete(which=turn % 2).status == 200
         upload.check()
-        reached(f"a part in a file of its own for want of locks ({kind})")
-    place.is_clean()
+        reached("a part in a file of its own for want of locks")
+    locked.is_clean()
 
 
 def test_parts_that_are_ranges_of_objects_stand_beside_sent_ones(place, random):
@@ -577,3 +587,51 @@ def test_a_failed_complete_of_a_subset_keeps_the_parts_that_it_did_not_list(plac
     assert upload.complete().status == 200
     upload.check()
     place.is_clean()
+
+
+STEPS = ("pwrite64", "copy_file_range", "ftruncate", "utimensat", "fsetxattr", "fsync", "fdatasync", "linkat", "renameat", "renameat2", "unlinkat")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("listed", [[1, 2], [1, 2, 3]], ids=["gathered", "patched-in-place"])
+def test_complete_repeated_after_its_gateway_died_at_any_step_says_the_same_by_another(mortal, random, tmp_path, listed):
+    """The other gateway finds it published and publishes nothing, or publishes it; old bytes or new ones, never none."""
+    one, died, published = mortal.daemons[0], 0, 0
+
+    def begun(name):
+        upload = mortal.upload(name)
+        assert upload.ask(1, "PUT", body=b"old").status == 200
+        for number, size in ((1, S), (2, S), (3, 10), (2, S)):
+            upload.part(number, random.bytes(size))
+        return upload
+
+    upload = begun("whole")
+    with window.Clocked(one, tmp_path / "whole", names=STEPS) as whole:
+        assert upload.complete(listed).status == 200
+    # strace counts each call of each thread by itself.
+    counts = collections.Counter((call.thread, call.name) for call in whole.events)
+    steps = sorted({(name, turn) for (_, name), times in counts.items() for turn in range(1, times + 1)})
+    for name, turn in steps[::STEP]:
+        upload = begun(f"{name}-{turn}")
+        old = mortal.object(upload.key)
+        dies = "-e", f"inject={name}:signal=KILL:when={turn}"
+        with window.Clocked(one, tmp_path / "strace", names=STEPS, also=dies):
+            try:
+                assert upload.complete(listed).status == 200
+            except ConnectionError:
+                one.process.wait()
+                died += 1
+        made = mortal.object(upload.key)
+        upload.urls = [mortal.daemons[1].url]
+        assert upload.complete(listed).status == 200, f"{name} {turn}"
+        if made != old:
+            published += 1
+            assert mortal.object(upload.key) == made, f"{name} {turn}: published a second time"
+        answer = upload.ask(0, "GET")
+        assert answer.headers["etag"] == f'"{upload.etag(listed)}"'
+        assert answer.body == b"".join(upload.sent[number] for number in listed)
+        if one.process.poll() is not None:
+            one.start()
+    assert died > 0
+    tables.say(f"Complete ({len(listed)} of 3 parts), its gateway killed at every {STEP}. of {len(steps)} calls",
+               [("killed", "had published by then"), (died, published)])

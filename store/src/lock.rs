@@ -226,7 +226,8 @@ impl Shared {
                 _locked: flock_file(&self.dir, stripe)?,
             },
             Kind::Lease => {
-                let name = take_lease(&self.dir, stripe)?;
+                let name = format!("{stripe:04}.lease");
+                take_lease(&self.dir, &name)?;
                 Release::Lease(Arc::clone(self), name)
             }
         })
@@ -248,11 +249,7 @@ impl Drop for KeyGuard<'_> {
             }
             // Closing the descriptor releases it.
             Release::File { .. } => {}
-            Release::Lease(shared, name) => {
-                if let Err(e) = fs::unlinkat(&shared.dir, name, AtFlags::empty()) {
-                    tracing::error!("the lease {name} cannot be removed: {e}");
-                }
-            }
+            Release::Lease(shared, name) => release_lease(&shared.dir, name),
         }
     }
 }
@@ -338,29 +335,41 @@ fn flock_file(dir: &OwnedFd, stripe: usize) -> Result<OwnedFd> {
     Ok(file)
 }
 
-fn take_lease(dir: &OwnedFd, stripe: usize) -> Result<String> {
-    let name = format!("{stripe:04}.lease");
+/// Takes the lease of this name in a directory of ours.
+///
+/// # Errors
+/// `Unavailable` when it cannot be had in time, and what the disk says.
+pub(crate) fn take_lease(dir: &OwnedFd, name: &str) -> Result<()> {
     let deadline = Instant::now() + LEASE_WAIT;
     while Instant::now() < deadline {
         match fs::openat(
             dir,
-            &name,
+            name,
             FILE_FLAGS | OFlags::EXCL,
             Mode::from_raw_mode(0o600),
         ) {
-            Ok(_) => return Ok(name),
+            Ok(_) => return Ok(()),
             Err(Errno::EXIST) => {}
-            Err(e) => return Err(system(&name, e)),
+            Err(e) => return Err(system(name, e)),
         }
-        if lease_age(dir, &name)? > LEASE_AGE {
+        if lease_age(dir, name)? > LEASE_AGE {
             tracing::warn!("the lease {name} is older than {LEASE_AGE:?}: its holder died");
             // Somebody else may have removed it first: then the next round finds a fresh one or none.
-            let _ = fs::unlinkat(dir, &name, AtFlags::empty());
+            let _ = fs::unlinkat(dir, name, AtFlags::empty());
             continue;
         }
         std::thread::sleep(Duration::from_millis(2));
     }
     Err(StoreError::Unavailable(format!("the lease {name}")))
+}
+
+/// Gives a lease back; one that went with its directory is given back too.
+pub(crate) fn release_lease(dir: &OwnedFd, name: &str) {
+    if let Err(e) = fs::unlinkat(dir, name, AtFlags::empty())
+        && e != Errno::NOENT
+    {
+        tracing::error!("the lease {name} cannot be removed: {e}");
+    }
 }
 
 /// A lease's age by the filesystem's own clock, which all machines share.

@@ -69,7 +69,7 @@ impl UploadLocks {
         self.slots[stripe_of(id)].lock()
     }
 
-    /// Held during Complete and Abort where the filesystem has no locks.
+    /// Held during Complete and Abort where the filesystem has no locks, before the lease in the upload.
     fn ending(&self, id: &str) -> MutexGuard<'_, ()> {
         self.ending[stripe_of(id)].lock()
     }

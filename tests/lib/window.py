@@ -32,14 +32,14 @@ class Call:
 class Clocked(trace.Trace):
     """A trace of looks and replacements, or of other calls; `slow` milliseconds are added before each, so that there is something to hit."""
 
-    def __init__(self, daemon, file, slow=0, names=LOOK + REPLACE):
+    def __init__(self, daemon, file, slow=0, names=LOOK + REPLACE, also=()):
         super().__init__(daemon, file)
-        self.delay, self.names = slow * 1000, ",".join(names)
+        self.delay, self.names, self.also = slow * 1000, ",".join(names), also
 
     def __enter__(self):
         slowed = ["-e", f"inject={self.names}:delay_enter={self.delay}"] if self.delay else []
         try:
-            self.process = subprocess.Popen(["strace", "-f", "-y", "-ttt", "-T", "-s", "200", "-o", str(self.file), "-e", f"trace={self.names}", *slowed,
+            self.process = subprocess.Popen(["strace", "-f", "-y", "-ttt", "-T", "-s", "200", "-o", str(self.file), "-e", f"trace={self.names}", *slowed, *self.also,
                                              "-p", str(self.pid)], stderr=subprocess.PIPE, text=True)
         except FileNotFoundError:
             pytest.skip("needs strace")

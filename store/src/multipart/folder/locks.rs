@@ -12,14 +12,16 @@ use rustix::fs::FlockOperation;
 
 use super::super::range;
 use super::super::slot::{Decoded, Head, SLOT, Slot};
-use super::{ASSEMBLY, Folder, PARTS, PARTS_SIZE, gone};
-use crate::lock::{Kind, LOCK_WAIT, patiently, try_flock};
+use super::{ASSEMBLY, Folder, PARTS, PARTS_SIZE, gone, has_document};
+use crate::lock::{Kind, LOCK_WAIT, patiently, release_lease, take_lease, try_flock};
 use crate::{Result, StoreError};
 
 /// Bytes of `parts` that are locked while slots are read and changed.
 const SLOTS_LOCK: (u64, u64) = (0, PARTS_SIZE);
 /// The byte of `parts`, behind all slots, that is locked while a Complete or Abort is under way.
 const ENDING_LOCK: (u64, u64) = (PARTS_SIZE, 1);
+/// Its name where the filesystem has no locks.
+const ENDING_LEASE: &str = "ending.lease";
 /// How long another Complete or Abort is waited for: it may be gathering a large object.
 const ENDING_WAIT: Duration = Duration::from_secs(600);
 
@@ -33,7 +35,8 @@ pub(in crate::multipart) struct Slots<'a> {
 /// No other Complete or Abort is under way while it lives.
 pub(in crate::multipart) struct Ending<'a> {
     folder: &'a Folder,
-    _in_process: Option<MutexGuard<'a, ()>>,
+    /// Only where a lease is held among processes.
+    in_process: Option<MutexGuard<'a, ()>>,
 }
 
 impl Folder {
@@ -49,14 +52,26 @@ impl Folder {
 
     /// Waits until no other Complete or Abort is under way, and keeps others out.
     pub fn lock_ending(&self) -> Result<Ending<'_>> {
-        // Where the filesystem locks nothing, this process is all that can be kept out.
+        // Here first, so that our own threads do not wait for each other by looking at a file.
         let in_process = (self.kind()? == Kind::Lease)
             .then(|| self.bucket.shared.uploads.ending(self.id.as_str()));
         self.lock(ENDING_LOCK)?;
+        if in_process.is_some() {
+            self.take_ending_lease()?;
+        }
         Ok(Ending {
             folder: self,
-            _in_process: in_process,
+            in_process,
         })
+    }
+
+    /// Slots need none among processes where nothing is locked: every part has a file of its own there.
+    fn take_ending_lease(&self) -> Result<()> {
+        match take_lease(&self.dir, ENDING_LEASE) {
+            // Whoever had it ended the upload, and its directory went with it.
+            Err(_) if !has_document(&self.dir)? => Ok(()),
+            taken => taken,
+        }
     }
 
     fn kind(&self) -> Result<Kind> {
@@ -159,5 +174,8 @@ impl Drop for Slots<'_> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.folder.unlock(ENDING_LOCK);
+        if self.in_process.is_some() {
+            release_lease(&self.folder.dir, ENDING_LEASE);
+        }
     }
 }
