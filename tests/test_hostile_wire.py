@@ -4,35 +4,15 @@ ever run as a request, and the server serves on.
 Where HTTP itself is broken the HTTP library answers, with a status and no document; where it is whole, S3's errors.
 """
 
-import contextlib
 import hashlib
 import re
 import select
 import socket
 import ssl
-import types
 
 import pytest
 from lib import data, http2, s3, server, wire
-
-TARGET = "/bucket-one/object"
-SMUGGLED = "/bucket-one/smuggled"
-MIB = data.MIB
-
-
-def begin(folder_factory, name, authority, *flags):
-    """Two daemons on one tree, in the clear and with TLS, and an object in it."""
-    folder = folder_factory.mktemp(name)
-    tree = folder / "tree"
-    (tree / "bucket-one").mkdir(parents=True)
-    secured = ["--tls-cert", authority.certificate, "--tls-key", authority.key]
-    plain = server.Daemon(tree, folder / "plain", "--durability", "relaxed", *flags)
-    secure = server.Daemon(tree, folder / "secure", "--durability", "relaxed", *flags, *secured)
-    old = data.Source(name).bytes(5000)
-    place = types.SimpleNamespace(plain=plain.start(), secure=secure.start(), ca=authority.ca, old=old, directory=tree / "bucket-one")
-    with wire.Connection(plain) as connection:
-        assert connection.ask("PUT", TARGET, old).status == 200
-    return place
+from lib.hostile import MIB, TARGET, Joined, begin, exchange, outcomes, request, serves_on, smuggled
 
 
 @pytest.fixture(scope="session")
@@ -51,57 +31,6 @@ def hasty(tmp_path_factory, authority):
     yield place
     place.plain.stop()
     place.secure.stop()
-
-
-def serves_on(place):
-    """A new client is served, the object is what it was, and nothing lies beside it."""
-    for daemon, ca in ((place.plain, None), (place.secure, place.ca)):
-        with wire.Connection(daemon, ca=ca) as connection:
-            answer = connection.ask("GET", TARGET)
-        assert (answer.status, answer.body) == (200, place.old)
-    assert visible(place) == ["object"]
-
-
-def visible(place):
-    """What lies in the bucket."""
-    return sorted(path.name for path in place.directory.iterdir() if path.name != ".twintree")
-
-
-def request(place, method, target, lines=(), *, headers=(), payload=wire.UNSIGNED, version="HTTP/1.1", without=(), signer=None):
-    """The head of a signed request, with lines of any kind behind it."""
-    host = place.plain.url.removeprefix("http://")
-    every = (signer or wire.Signer()).headers(method, target, host, dict(headers), payload)
-    kept = [f"{name}: {value}".encode() for name, value in every.items() if name not in without]
-    more = [line if isinstance(line, bytes) else line.encode() for line in lines]
-    return b"\r\n".join([f"{method} {target} {version}".encode(), *kept, *more, b"", b""])
-
-
-def smuggled(place):
-    """A whole, well-signed request that stands where a body or junk is."""
-    return request(place, "PUT", SMUGGLED, ["content-length: 0"])
-
-
-def exchange(place, sent, methods=("GET",), *, ends=False):
-    """Sends, reads an answer for each of `methods`, then says that there is no more and reads what comes still.
-
-    `ends`: says so at once, for bodies that end too early. (Who says so while a request waits gives its answer up.)
-    """
-    answers, methods = [], list(methods)
-    with wire.Connection(place.plain) as connection:
-        connection.socket.sendall(sent)
-        while True:
-            if ends or not methods:
-                with contextlib.suppress(OSError):  # the server has closed already
-                    connection.socket.shutdown(socket.SHUT_WR)
-            try:
-                answers.append(connection.answer(methods.pop(0) if methods else "GET"))
-            except ConnectionError:
-                return answers
-
-
-def outcomes(answers):
-    """Status and code of each answer."""
-    return [(answer.status, answer.code) for answer in answers]
 
 
 # How long a body is, said in two ways or in none.
@@ -294,25 +223,6 @@ def test_fifty_pipelined_requests_are_answered_in_order(place, random):
         assert answer.status == status, (number, answer)
         assert status == 404 or hashlib.md5(answer.body).digest() == hashlib.md5(body).digest(), number
     serves_on(place)
-
-
-class Joined:
-    """Bytes that were read already, and then the rest of a file."""
-
-    def __init__(self, first, rest):
-        self.first, self.rest = first, rest
-
-    def readline(self):
-        line, found, after = self.first.partition(b"\n")
-        self.first = after
-        return line + found if found else line + self.rest.readline()
-
-    def read(self, count):
-        piece, self.first = self.first[:count], self.first[count:]
-        return piece + (self.rest.read(count - len(piece)) if len(piece) < count else b"")
-
-    def close(self):
-        self.rest.close()
 
 
 # Heads that are too large, and targets that are none.
