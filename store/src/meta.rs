@@ -151,6 +151,20 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_unknown_fields_keep_their_digits() {
+        let old = br#"{"v":1,"big":123456789012345678901234567890,"float":82e300,"small":0.10}"#;
+        let json = Meta::default().to_json(false, Some(old));
+        let text = String::from_utf8(json.expect("fields are left")).expect("JSON is UTF-8");
+        assert!(
+            text.contains(r#""big":123456789012345678901234567890,"#),
+            "{text}"
+        );
+        assert!(text.contains(r#""small":0.10"#), "{text}");
+        let again = Meta::default().to_json(false, Some(text.as_bytes()));
+        assert_eq!(again.as_deref(), Some(text.as_bytes()));
+    }
+
+    #[test]
     fn nothing_to_say_writes_nothing() {
         let typed = Meta {
             content_type: Some(b"text/plain".to_vec()),
