@@ -8,11 +8,13 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 
 use parking_lot::Mutex;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::record::FileState;
 use crate::record::disk::hex;
 use crate::root::{Tree, system};
 use crate::{Bucket, BucketName, Result, Store, StoreError, Timestamp};
@@ -55,8 +57,7 @@ impl Store {
 impl Bucket {
     /// Syncs the bucket's filesystem, and those mounted inside it, and writes down until when.
     fn sync_whole(&self) -> Result<()> {
-        // Read before the sync: what is sealed at or before this moment is covered by it.
-        let until = Timestamp::now();
+        let report = Report::begin(&self.tree, self.store.judge.boot())?;
         let failed = |e| system(self.name().as_str(), e);
         fs::syncfs(self.tree.open_top()?).map_err(failed)?;
         // A filesystem mounted inside the bucket holds objects of it, and records that this speaks of.
@@ -68,8 +69,18 @@ impl Bucket {
                 Err(e) => return Err(failed(e)),
             }
         }
-        write_synced(&self.tree, self.store.judge.boot(), until)
+        report.publish()
     }
+}
+
+/// The file that will say until when everything is on disk, made before the sync that it speaks of.
+struct Report {
+    dir: OwnedFd,
+    file: File,
+    temporary: String,
+    boot: [u8; 16],
+    /// What is sealed at or before this moment was written before the sync began.
+    until: Timestamp,
 }
 
 /// Until when all that was written in another boot is known to be on disk; `None`: unknown.
@@ -86,29 +97,110 @@ pub(crate) fn synced_until(tree: &Tree, boot: [u8; 16]) -> Option<Timestamp> {
     json["synced"].as_i64().map(Timestamp)
 }
 
-fn write_synced(tree: &Tree, boot: [u8; 16], until: Timestamp) -> Result<()> {
-    let failed = |e: Errno| system(".twintree/synced", e);
-    let missing = || StoreError::Unavailable(".twintree/synced".to_owned());
-    let dir = tree.reserved("synced", true)?.ok_or_else(missing)?;
-    let name = hex(&boot);
-    let text = format!(
-        "{{\"version\":1,\"boot\":\"{name}\",\"synced\":{}}}\n",
-        until.0
-    );
-    let temporary = format!("new.{:016x}", crate::random::number());
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(
-        fs::openat(&dir, &temporary, flags, Mode::from_raw_mode(0o600)).map_err(failed)?,
-    );
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(|e| StoreError::from_io(".twintree/synced", e))
-        .and_then(|()| fs::renameat(&dir, &temporary, &dir, &name).map_err(failed));
-    if let Err(e) = written {
-        // The sweep takes what cannot be removed now.
-        let _ = fs::unlinkat(&dir, &temporary, AtFlags::empty());
-        return Err(e);
+impl Report {
+    fn begin(tree: &Tree, boot: [u8; 16]) -> Result<Self> {
+        let missing = || StoreError::Unavailable(".twintree/synced".to_owned());
+        let dir = tree.reserved("synced", true)?.ok_or_else(missing)?;
+        let temporary = format!("new.{:016x}", crate::random::number());
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&dir, &temporary, flags, Mode::from_raw_mode(0o600))
+            .map_err(|e| system(".twintree/synced", e))?;
+        // Linux: before 6.13 ctime lags behind the clock by up to a tick, so what is written after this may show a seal
+        // before it. By the filesystem's own clock (which may be a server's) nothing later shows one before
+        // that of the file just made, and one in the same tick is left out.
+        let made = FileState::look(&file)?.changed;
+        Ok(Self {
+            dir,
+            file: File::from(file),
+            temporary,
+            boot,
+            until: Timestamp(made.0 - 1),
+        })
     }
-    fs::fsync(&dir).map_err(failed)
+
+    fn publish(mut self) -> Result<()> {
+        let failed = |e: Errno| system(".twintree/synced", e);
+        let name = hex(&self.boot);
+        let text = format!(
+            "{{\"version\":1,\"boot\":\"{name}\",\"synced\":{}}}\n",
+            self.until.0
+        );
+        self.file
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_all())
+            .map_err(|e| StoreError::from_io(".twintree/synced", e))?;
+        fs::renameat(&self.dir, &self.temporary, &self.dir, &name).map_err(failed)?;
+        fs::fsync(&self.dir).map_err(failed)
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        // Published, it has another name; what cannot be removed now the sweep takes.
+        let _ = fs::unlinkat(&self.dir, &self.temporary, AtFlags::empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::record::{RECORD_XATTR, Record};
+    use crate::{
+        BucketSettings, Digester, Durability, KeyPolicy, Meta, ObjectKey, Put, StoreOptions,
+        WriteConditions,
+    };
+
+    fn put(bucket: &Bucket, body: &[u8]) {
+        let key = ObjectKey::parse("f").expect("a key");
+        let stage = bucket.stage(&key, None).expect("staged");
+        stage.file.write_all_at(body, 0).expect("written");
+        let mut digester = Digester::new(&[]);
+        digester.update(body);
+        let put = Put {
+            digests: digester.finish(),
+            meta: Meta::default(),
+            checksum: None,
+            conditions: WriteConditions::default(),
+        };
+        bucket.publish(&key, stage, put).expect("published");
+    }
+
+    // With the time of the clock instead of the filesystem's this fails where ctime lags behind it: before
+    // Linux 6.13, and with a server whose clock is slow.
+    #[test]
+    fn what_is_written_after_a_sync_is_never_covered_by_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(StoreOptions {
+            root: dir.path().to_owned(),
+            durability: Durability::Relaxed,
+            keys: KeyPolicy::Any,
+            read_only: false,
+            hide: Vec::new(),
+            verify_mtime_only: false,
+        })
+        .expect("a store");
+        let name = BucketName::parse("bucket").expect("a name");
+        store
+            .create_bucket(&name, BucketSettings::default())
+            .expect("a bucket");
+        let bucket = store.bucket(&name).expect("the bucket");
+        let boot = store.judge.boot();
+        for round in 0..20_u8 {
+            let report = Report::begin(&bucket.tree, boot).expect("begun");
+            put(&bucket, &[round]);
+            report.publish().expect("published");
+            let path = dir.path().join("bucket/f");
+            let Some(bytes) = xattr::get(path, RECORD_XATTR).unwrap_or_default() else {
+                return; // no xattrs here
+            };
+            let record = Record::decode(&bytes).expect("a record");
+            let until = synced_until(&bucket.tree, boot).expect("known");
+            assert!(record.stamp.seal > until, "round {round}");
+        }
+        let synced = dir.path().join("bucket/.twintree/synced");
+        assert_eq!(synced.read_dir().expect("a directory").count(), 1);
+    }
 }

@@ -167,7 +167,7 @@ impl Judge {
         if state.size != stamp.size || state.modified != stamp.modified {
             return Verdict::Stale(record);
         }
-        if record.unsynced && !self.survived(&record, synced) {
+        if record.unsynced && !self.survived(state, &record, synced) {
             return Verdict::Unverified(Some(record));
         }
         if self.mtime_only {
@@ -187,12 +187,13 @@ impl Judge {
     /// Is what was written without sync still what was written?
     fn survived(
         &self,
+        state: &FileState,
         record: &Record,
         synced: impl FnOnce([u8; 16]) -> Option<Timestamp>,
     ) -> bool {
         match record.boot() {
             Some(boot) if boot == self.boot => true,
-            Some(boot) => synced(boot).is_some_and(|until| record.stamp.seal <= until),
+            Some(boot) => synced(boot).is_some_and(|until| latest(state, record.stamp) <= until),
             None => false,
         }
     }
@@ -212,6 +213,16 @@ fn is_coarse(state: &FileState, stamp: Stamp) -> bool {
 /// Can no second write hide within one tick of a coarse clock any more?
 fn has_age(state: &FileState, now: Timestamp) -> bool {
     now.0 - state.modified.max(state.changed).0 > 2 * COARSE
+}
+
+/// The last moment at which what a stamp speaks of may have been written, for who compares it with the
+/// clock of another filesystem.
+fn latest(state: &FileState, stamp: Stamp) -> Timestamp {
+    if is_coarse(state, stamp) {
+        Timestamp(stamp.seal.0.saturating_add(COARSE))
+    } else {
+        stamp.seal
+    }
 }
 
 fn in_window(state: &FileState, stamp: Stamp) -> bool {
@@ -372,6 +383,18 @@ mod tests {
             assert_eq!(at(None), Verdict::Unverified(Some(made.clone())));
             assert_eq!(at(Some(S + 4)), Verdict::Unverified(Some(made.clone())));
             assert_eq!(at(Some(S + 5)), Verdict::Valid(made.clone()));
+        }
+    }
+
+    #[test]
+    fn unsynced_record_on_a_coarse_clock_may_be_two_seconds_younger_than_its_seal() {
+        let judge_ = Judge::new(true);
+        let mut made = record(S);
+        made.set_unsynced(Some([7; 16]));
+        let bytes = made.encode();
+        for (until, valid) in [(S + COARSE - 1, false), (S + COARSE, true)] {
+            let verdict = judge_.judge(&state(S), Some(&bytes), |_| Some(Timestamp(until)));
+            assert_eq!(matches!(verdict, Verdict::Valid(_)), valid, "{until}");
         }
     }
 
