@@ -7,6 +7,8 @@ everything, the first of it, or any of it, torn at 4 KiB.
 """
 
 import contextlib
+import ctypes
+import functools
 import json
 import os
 import pathlib
@@ -22,6 +24,8 @@ PROGRAM = pathlib.Path(server.BINARY).with_name("twintree-blocklog")
 RECORD = struct.Struct("<IIQ")
 WRITE, FLUSH, MARK = 1, 2, 3
 PAGE = 4096
+NEW_MOUNTS = 0x20000
+"""CLONE_NEWNS of unshare(2)."""
 KEPT = ("none", "all", "first", "some")
 """What a disk may keep of the writes since its last flush."""
 
@@ -55,12 +59,23 @@ def copy(source, target):
     run("cp", "--sparse=always", source, target)
 
 
+@functools.cache
+def alone():
+    """Gives this process mounts of its own, so that no other that copies the mounts of all keeps ours busy; None, or why not."""
+    if os.geteuid() != 0:
+        return "mounting needs root"
+    if ctypes.CDLL(None, use_errno=True).unshare(NEW_MOUNTS) != 0:
+        return f"mounting is not allowed here: {os.strerror(ctypes.get_errno())}"
+    run("mount", "--make-rprivate", "/")
+    return None
+
+
 @contextlib.contextmanager
 def room(folder):
     """A file system in memory for images: what power is cut from there costs no disk."""
     folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
+    if alone():
+        pytest.skip(alone())
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g", "twintree-test", str(folder)], capture_output=True, text=True)
     if done.returncode != 0:
         pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
@@ -68,6 +83,14 @@ def room(folder):
         yield folder
     finally:
         run("umount", folder)
+
+
+def backing(device):
+    """The file under a loop device, None where there is none (any more); somebody else's may have come there since."""
+    try:
+        return (pathlib.Path("/sys/block") / pathlib.Path(device).name / "loop" / "backing_file").read_text().rstrip("\n")
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager
@@ -85,8 +108,7 @@ def mounted(image, kind, folder, *, again=False):
     finally:
         run("losetup", "-d", device)
         # A process that ended a moment ago had a mount namespace of its own, which the kernel takes down late.
-        held = pathlib.Path("/sys/block") / pathlib.Path(device).name / "loop"
-        server.wait_until(lambda: not held.exists(), f"{device} is free again")
+        server.wait_until(lambda: backing(device) != str(image), f"{device} is free again")
 
 
 class Disk:

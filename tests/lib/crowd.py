@@ -14,11 +14,11 @@ LARGE = 5 * data.MIB
 class Client:
     """One of them: its own keys, uploads in progress, and draws."""
 
-    def __init__(self, number, promises, bucket, top):
-        self.name, self.promises, self.bucket = f"client-{number}", promises, bucket
-        self.source = data.Source(f"power cut {self.name}")
+    def __init__(self, name, seed, promises, bucket, top):
+        self.name, self.promises, self.bucket = name, promises, bucket
+        self.source = data.Source(f"power cut {seed} {name}")
         self.random = self.source.draw()
-        self.neighbour = top / f"neighbour-{number}"
+        self.neighbour = top / f"neighbour-of-{name}"
         self.mine, self.uploads, self.count, self.s3 = {}, [], 0, None
         self.large = True
 
