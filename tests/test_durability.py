@@ -5,10 +5,12 @@ daemon asks of the kernel; what the disk makes of it is shown elsewhere.
 """
 
 import concurrent.futures
+import re
+import threading
 import types
 
 import pytest
-from lib import data, s3, trace
+from lib import data, order, s3, tables, trace, wire
 
 SYNC = ("fsync", "fdatasync", "syncfs")
 PUBLISH = ("linkat", "renameat2", "renameat", "rename", "link")
@@ -121,3 +123,119 @@ def test_bucket_settings_are_on_disk_before_they_have_their_name(daemon, tree, t
     synced = trace.first(traced.events, "the sync", SYNC, "bucket.json.")
     renamed = trace.first(traced.events, "the rename", PUBLISH, '"bucket.json"', after=synced.ended)
     trace.first(traced.events, "the sync of its directory", SYNC, ".twintree>", after=renamed.ended)
+
+
+# Every answer of a crowd, against the whole trace.
+
+CHECKED = {1: 24, 64: 8}
+"""Rounds of each client, by how many there are at once."""
+
+
+def crowd(place, random, clients, rounds):
+    """Each client makes its own new folders and a shared one, puts, overwrites, copies, completes and deletes, by turns."""
+    bodies = [random.bytes(4096) for _ in range(clients)]
+
+    def work(number):
+        with wire.Connection(place.daemon) as connection:
+            def must(method, key, body=b"", headers=()):
+                answer = connection.ask(method, f"/{place.bucket}/{key}", body, headers)
+                assert answer.status < 300, answer
+                return answer
+
+            for turn in range(rounds):
+                key = f"{('own-%d' % number, 'shared', 'deep/er-%d' % turn)[turn % 3]}/turn-{turn}/k-{number}"
+                kind = turn % 4
+                if kind == 0:
+                    must("PUT", f"{key}-put", bodies[number])
+                elif kind == 1:
+                    must("PUT", f"{key}-copy", headers={"x-amz-copy-source": f"/{place.bucket}/dir/warm"})
+                elif kind == 2:
+                    upload = re.search(r"<UploadId>(.*?)</UploadId>", must("POST", f"{key}-multi?uploads").body.decode()).group(1)
+                    etag = must("PUT", f"{key}-multi?partNumber=1&uploadId={upload}", bodies[number]).headers["etag"]
+                    listed = f"<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>"
+                    must("POST", f"{key}-multi?uploadId={upload}", f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode())
+                else:
+                    must("DELETE", f"dir/gone-{number}-{turn}")
+
+    for number in range(clients):
+        for turn in range(3, rounds, 4):
+            place.client.put_object(Bucket=place.bucket, Key=f"dir/gone-{number}-{turn}", Body=b"x")
+    with trace.Trace(place.daemon, place.log, calls=order.CALLS, shown=300) as traced, concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        list(pool.map(work, range(clients)))
+    return traced.events
+
+
+@pytest.mark.parametrize("clients", CHECKED)
+def test_of_a_crowd_too_no_answer_comes_before_its_data_its_name_and_its_folders_are_on_disk(place, random, tree, clients):
+    events = crowd(place, random, clients, CHECKED[clients])
+    wrong, looked = order.complaints(events, tree)
+    tables.say(f"answers held against the trace, {clients} clients", [("method", "answers"), *sorted(looked.items())])
+    assert not wrong, (len(wrong), wrong[:5])
+    each = clients * CHECKED[clients] // 4
+    assert looked == {"PUT": 2 * each, "POST": each, "DELETE": each}
+
+
+LINES = [
+    'recvfrom(9<socket:[1]>, "PUT /b/one/k HTTP/1.1', 'pwritev(8</r/b/#7>(deleted), [{...}], 1, 0) = 4', 'fsync(8</r/b/#7>(deleted)) = 0',
+    'mkdirat(7</r/b>, "one", 0777) = 0', 'linkat(8</r/b/#7>(deleted), "", 6</r/b/one>, "k", AT_EMPTY_PATH) = 0', 'fsync(6</r/b/one>) = 0',
+    'fsync(7</r/b>) = 0', 'writev(9<socket:[1]>, [{iov_base="HTTP/1.1 200 OK',
+    'recvfrom(9<socket:[1]>, "DELETE /b/one/j HTTP/1.1', 'unlinkat(6</r/b/one>, "j", 0) = 0', 'fsync(6</r/b/one>) = 0', 'writev(9<socket:[1]>, [{iov_base="HTTP/1.1 204 No',
+]
+
+
+def judged(lines):
+    """What the checker says of a log of these calls."""
+    return order.complaints(list(trace.parse("\n".join(f"1 {line}" for line in lines))), "/r")[0]
+
+
+def test_the_checker_lets_the_right_order_pass_and_counts_it():
+    assert order.complaints(list(trace.parse("\n".join(f"1 {line}" for line in LINES))), "/r") == ([], {"PUT": 1, "DELETE": 1})
+    assert judged([line.replace("fsync(8", "syncfs(8").replace("fsync(6", "syncfs(6") for line in LINES]) == []
+
+
+@pytest.mark.parametrize("without, complaint", [(2, "its file was not synced"), (5, "/r/b/one was not synced after it"), (6, "after the new folder"), (10, "was not synced after it")])
+def test_the_checker_sees_a_missing_sync(without, complaint):
+    assert complaint in " ".join(judged(LINES[:without] + LINES[without + 1:]))
+
+
+@pytest.mark.parametrize("moved, to, complaint", [(2, 4, "its file was not synced"), (1, 3, "its file was not synced"), (5, 4, "was not synced after it"),
+                                                  (7, 6, "after the new folder"), (7, 5, "was not synced after it"), (11, 10, "was not synced after it"), (10, 9, "was not synced")])
+def test_the_checker_sees_a_wrong_order(moved, to, complaint):
+    lines = LINES[:moved] + LINES[moved + 1:]
+    lines.insert(to, LINES[moved])
+    assert complaint in " ".join(judged(lines)), judged(lines)
+
+
+def test_complete_of_uniform_parts_moves_no_data(place, random):
+    upload = place.client.create_multipart_upload(Bucket=place.bucket, Key="dir/multi")["UploadId"]
+    bodies = [random.bytes(5 * data.MIB), random.bytes(5 * data.MIB), random.bytes(100_000)]
+    parts = [{"PartNumber": number, "ETag": place.client.upload_part(Bucket=place.bucket, Key="dir/multi", UploadId=upload, PartNumber=number, Body=body)["ETag"]}
+             for number, body in enumerate(bodies, 1)]
+    calls = "read,pread64,preadv,preadv2,readv,write,pwrite64,pwritev,pwritev2,writev,copy_file_range,sendfile,splice,ioctl,mmap,renameat,renameat2,linkat"
+    with trace.Trace(place.daemon, place.log, calls=calls) as traced:
+        place.client.complete_multipart_upload(Bucket=place.bucket, Key="dir/multi", UploadId=upload, MultipartUpload={"Parts": parts})
+    trace.first(traced.events, "the publish", PUBLISH, '"multi"')
+    files = re.compile(r"\d+<[^>]*(/assembly|/dir/multi|/#\d+|/\d+-[0-9a-f]{16})>")
+    of_data = [event for event in traced.events if event.name not in PUBLISH and files.search(event.words)]
+    assert not of_data, of_data
+    assert s3.body(place.client, place.bucket, "dir/multi") == b"".join(bodies)
+
+
+def test_a_complete_sent_again_syncs_what_a_killed_one_may_not_have(served, client, bucket, tree, tmp_path, random):
+    """The daemon dies after the rename and before the sync of the directory: the second answer is the first."""
+    upload = client.create_multipart_upload(Bucket=bucket, Key="dir/multi")["UploadId"]
+    part = client.upload_part(Bucket=bucket, Key="dir/multi", UploadId=upload, PartNumber=1, Body=random.bytes(1000))
+    listed = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    client.complete_multipart_upload(Bucket=bucket, Key="dir/multi", UploadId=upload, MultipartUpload=listed)
+    with trace.Trace(served, tmp_path / "strace") as traced:
+        client.complete_multipart_upload(Bucket=bucket, Key="dir/multi", UploadId=upload, MultipartUpload=listed)
+    answer = trace.first(traced.events, "the answer", ANSWER, "HTTP/1.1 20")
+    for folder in (tree / bucket / "dir", tree / bucket):
+        assert trace.first(traced.events, "the sync", SYNC, f"{folder}>").ended < answer.begun
+
+
+def test_a_delete_sent_again_syncs_what_a_killed_one_may_not_have(place):
+    with trace.Trace(place.daemon, place.log) as traced:
+        place.client.delete_object(Bucket=place.bucket, Key="dir/never-there")
+    answer = trace.first(traced.events, "the answer", ANSWER, "HTTP/1.1 204")
+    assert trace.first(traced.events, "the sync", SYNC, f"{place.directory / 'dir'}>").ended < answer.begun

@@ -68,6 +68,13 @@ impl Bucket {
         Ok(found)
     }
 
+    /// Removes the empty parents of our own making that lead to a key. What fails leaves an empty directory.
+    pub(crate) fn prune_above(&self, key: &ObjectKey) {
+        for (tree, path, side) in self.absent(key, path::native(key)).unwrap_or_default() {
+            self.prune(&tree, &path, side);
+        }
+    }
+
     /// Where a key that is not there would lie.
     fn absent(
         &self,

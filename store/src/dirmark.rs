@@ -8,6 +8,7 @@ use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
 
 use crate::Timestamp;
+use crate::record::disk::is_unsupported;
 
 const NAME: &str = "user.twintree.dir";
 const VERSION: u8 = 1;
@@ -61,16 +62,18 @@ pub(crate) fn write(dir: impl AsFd, mark: DirMark) -> Result<(), Errno> {
     fs::fsetxattr(dir, NAME, &encode(mark), XattrFlags::empty())
 }
 
-/// Marks a directory that we just made. Losing the mark only means that it is never pruned.
-pub(crate) fn mark_created(dir: impl AsFd) {
-    if let Err(e) = write(
-        dir,
-        DirMark {
-            created: true,
-            object: None,
-        },
-    ) {
-        tracing::debug!("a new directory cannot be marked: {e}");
+/// Marks a directory that we just made. Where there are no xattrs nothing is marked, and it is never pruned.
+///
+/// # Errors
+/// What else the filesystem says.
+pub(crate) fn mark_created(dir: impl AsFd) -> Result<(), Errno> {
+    let mark = DirMark {
+        created: true,
+        object: None,
+    };
+    match write(dir, mark) {
+        Err(e) if is_unsupported(e) => Ok(()),
+        other => other,
     }
 }
 

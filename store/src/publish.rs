@@ -92,6 +92,20 @@ impl Bucket {
     pub(crate) fn publish_content(
         &self,
         key: &ObjectKey,
+        stage: Stage,
+        finished: &Finished,
+    ) -> Result<Published> {
+        let published = self.try_publish(key, stage, finished);
+        if published.is_err() {
+            // Parents that were made for it, and hold nothing.
+            self.prune_above(key);
+        }
+        published
+    }
+
+    fn try_publish(
+        &self,
+        key: &ObjectKey,
         mut stage: Stage,
         finished: &Finished,
     ) -> Result<Published> {

@@ -194,8 +194,7 @@ impl Tree {
             let next = match open_child(&dir, name) {
                 Err(Errno::NOENT) => match fs::mkdirat(&dir, *name, Mode::from_raw_mode(0o777)) {
                     Ok(()) => {
-                        let made = open_child(&dir, name).map_err(|e| vanished(path, e))?;
-                        dirmark::mark_created(&made);
+                        let made = mark_made(&dir, name).map_err(|e| vanished(path, e))?;
                         grown.push(
                             dir.try_clone()
                                 .map_err(|e| StoreError::from_io(text(path), e))?,
@@ -400,6 +399,16 @@ fn sync_entry(dir: &BorrowedFd<'_>) -> rustix::io::Result<()> {
 /// Opens a directory's child directory for reading and syncing, never a link.
 fn open_child(dir: &impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     fs::openat(dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// Opens and marks a directory that we just made; where that fails it goes again, for without its mark nobody would
+/// ever prune it.
+fn mark_made(dir: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let marked = open_child(dir, name).and_then(|made| dirmark::mark_created(&made).map(|()| made));
+    if marked.is_err() && fs::unlinkat(dir, name, AtFlags::REMOVEDIR).is_err() {
+        tracing::debug!("a directory that cannot be marked is left behind");
+    }
+    marked
 }
 
 /// Blanks and such in mountinfo are `\ooo` (proc_pid_mountinfo(5)).
