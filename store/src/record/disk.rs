@@ -99,18 +99,18 @@ pub(crate) fn write(
 ) -> Result<Vec<u8>> {
     let mut record = record.clone();
     record.drop_field(kind::META_OVERFLOW);
-    match set_meta(&file, meta) {
-        Ok(()) => {}
-        Err(e) if lacks_xattrs(&file, e) => {
+    match (set_meta(&file, meta), meta) {
+        (Ok(()), _) => {}
+        (Err(e), _) if lacks_xattrs(&file, e) => {
             return write_beside(inode(&file)?, &record, meta, tree);
         }
-        Err(e) if is_too_large(e) => {
-            let json = meta.expect("only setting a value can fail for its size");
+        // Linux: xfs has no room to remove one either, when the disk is full.
+        (Err(e), Some(json)) if is_too_large(e) => {
             record.set_field(kind::META_OVERFLOW, write_hashed(json, tree)?);
             // What an earlier meta left in the xattr would hide the new one.
             set_meta(&file, None).map_err(|e| system("a record's meta half", e))?;
         }
-        Err(e) => return Err(system("a record's meta half", e)),
+        (Err(e), _) => return Err(system("a record's meta half", e)),
     }
     record.has_meta = meta.is_some();
     write_record(file, &record, tree)
@@ -131,6 +131,11 @@ pub(crate) fn write_meta(
         (Err(e), Some(record)) if is_too_large(e) || lacks_xattrs(&file, e) => {
             write(file, record, meta, tree).map(|_| ())
         }
+        // By inode alone it would soon be said of another file: a record's stamp is what binds it.
+        (Err(e), None) if lacks_xattrs(&file, e) => Err(StoreError::InvalidRequest(
+            "the filesystem has no extended attributes: what nobody PUT can be given no tags"
+                .into(),
+        )),
         (Err(e), _) => Err(system("a record's meta half", e)),
     }
 }
