@@ -116,7 +116,7 @@ impl Bucket {
                 .is_err_and(|e| e == Errno::NOENT);
             let removed = match side {
                 // All that is in the annex is ours, and no directory of it is an object.
-                Side::Annex => fs::unlinkat(&above, path.name(), AtFlags::REMOVEDIR).is_ok(),
+                Side::Annex => remove_empty(&above, path.name()),
                 Side::Native => {
                     is_ours(&above, path.name()) && self.remove_unless_object(&above, &path)
                 }
@@ -136,7 +136,7 @@ impl Bucket {
         let Ok(_held) = self.lock_key(&key) else {
             return false;
         };
-        remove_ours(above, path.name())
+        is_ours(above, path.name()) && remove_empty(above, path.name())
     }
 
     /// Removes the file, link or `dir/` object at a path, and returns the directory that changed.
@@ -195,9 +195,9 @@ fn unlink(place: &FilePlace) -> Result<Option<OwnedFd>> {
         .map_err(|e| StoreError::from_io(text(&place.path), e))
 }
 
-/// Removes a directory that is still ours and no object, if it is empty: rmdir is the judge of that.
-fn remove_ours(above: &OwnedFd, name: &[u8]) -> bool {
-    is_ours(above, name) && fs::unlinkat(above, name, AtFlags::REMOVEDIR).is_ok()
+/// Removes a directory if it is empty: rmdir is the judge of that.
+fn remove_empty(above: &OwnedFd, name: &[u8]) -> bool {
+    fs::unlinkat(above, name, AtFlags::REMOVEDIR).is_ok()
 }
 
 /// Did we make this directory, and is it no object?

@@ -37,6 +37,14 @@ pub(crate) fn read(dir: impl AsFd) -> DirMark {
     }
 }
 
+/// Can directories be marked on the filesystem of this one?
+pub(crate) fn is_possible(dir: impl AsFd) -> bool {
+    !matches!(
+        fs::fgetxattr(dir, NAME, &mut [0u8; 10][..]),
+        Err(Errno::OPNOTSUPP)
+    )
+}
+
 fn decode(bytes: [u8; 10]) -> DirMark {
     let modified = i64::from_le_bytes(bytes[2..10].try_into().expect("eight bytes"));
     DirMark {
@@ -62,7 +70,8 @@ pub(crate) fn write(dir: impl AsFd, mark: DirMark) -> Result<(), Errno> {
     fs::fsetxattr(dir, NAME, &encode(mark), XattrFlags::empty())
 }
 
-/// Marks a directory that we just made. Where there are no xattrs nothing is marked, and it is never pruned.
+/// Marks a directory that we just made, unless somebody made it an object since: that mark must stay. Where
+/// there are no xattrs nothing is marked, and it is never pruned.
 ///
 /// # Errors
 /// What else the filesystem says.
@@ -71,8 +80,8 @@ pub(crate) fn mark_created(dir: impl AsFd) -> Result<(), Errno> {
         created: true,
         object: None,
     };
-    match write(dir, mark) {
-        Err(e) if is_unsupported(e) => Ok(()),
+    match fs::fsetxattr(dir, NAME, &encode(mark), XattrFlags::CREATE) {
+        Err(e) if e == Errno::EXIST || is_unsupported(e) => Ok(()),
         other => other,
     }
 }
@@ -80,6 +89,20 @@ pub(crate) fn mark_created(dir: impl AsFd) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_directory_that_became_an_object_meanwhile_stays_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = std::fs::File::open(dir.path()).expect("open");
+        let object = DirMark {
+            created: false,
+            object: Some(Timestamp(7)),
+        };
+        // The test runs where nothing can be marked, too: then nothing is an object.
+        let marked = write(&made, object).is_ok();
+        mark_created(&made).expect("marked, or nothing can be");
+        assert_eq!(read(&made).object.is_some(), marked);
+    }
 
     #[test]
     fn the_mark_has_the_bytes_of_the_format() {

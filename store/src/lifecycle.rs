@@ -13,8 +13,9 @@ use crate::path::{annex_piece, key_text};
 use crate::root::{mount_of, system};
 use crate::{BucketName, BucketSettings, Result, Store, StoreError, Timestamp};
 
-/// Directories below a bucket that one removal descends into at most at once, by depth.
-const MAX_DEPTH: usize = 1024;
+/// Directories below a bucket that one removal descends into at most at once, by depth: as many as a key has
+/// components. Twice as many are more than a thread's stack of 2 MiB.
+const MAX_DEPTH: usize = 512;
 /// What is never removed, empty or not: a person put it there, and rmdir could not take it away.
 const MOUNTED: &str = "a mounted filesystem";
 const LIST: OFlags = OFlags::RDONLY
@@ -291,6 +292,30 @@ mod tests {
         let made = store.create_bucket(&name, BucketSettings::default());
         assert!(matches!(made, Err(StoreError::Reserved(_))), "{made:?}");
         assert!(!dir.path().join("tmp-files").exists());
+    }
+
+    // The process died of its stack where a listing gives a deep directory first, as xfs does.
+    #[test]
+    fn a_bucket_of_any_depth_is_refused_on_a_small_stack() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store(dir.path(), &[]);
+        let name = BucketName::parse("deep").expect("a name");
+        let mut here: OwnedFd = std::fs::File::open(dir.path()).expect("open").into();
+        fs::mkdirat(&here, "deep", Mode::RWXU).expect("made");
+        for level in 0..1500 {
+            here = child(&here, if level == 0 { b"deep" } else { b"d" })
+                .expect("opened")
+                .expect("there");
+            fs::mkdirat(&here, "d", Mode::RWXU).expect("made");
+        }
+        let removal = std::thread::Builder::new().stack_size(2 << 20);
+        let removed = removal.spawn(move || store.delete_bucket(&name));
+        let removed = removed.expect("a thread").join().expect("no panic");
+        assert!(matches!(removed, Err(StoreError::BucketNotEmpty { .. })));
+        // TempDir removes by recursion, which would not end well either.
+        let mut rm = std::process::Command::new("rm");
+        let done = rm.arg("-rf").arg(dir.path()).status();
+        assert!(done.expect("rm runs").success());
     }
 
     #[test]

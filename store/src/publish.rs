@@ -274,6 +274,10 @@ impl Bucket {
             return Ok(None);
         }
         self.check(key, &finished.conditions)?;
+        // Nothing is made where nothing can be marked: those directories would stay for ever.
+        if !dirmark::is_possible(self.tree.nearest_dir(path)?) {
+            return Ok(None);
+        }
         let Some(Directory {
             dir,
             made,

@@ -111,6 +111,12 @@ fn has_fine_times() -> bool {
     })
 }
 
+/// Can directories be marked here?
+fn has_xattrs() -> bool {
+    let dir = tempfile::tempdir().expect("a directory");
+    xattr::set(dir.path(), "user.test", b"x").is_ok()
+}
+
 #[test]
 fn a_bucket_is_what_the_reference_says_after_every_step() {
     let runs =
@@ -124,10 +130,10 @@ fn a_bucket_is_what_the_reference_says_after_every_step() {
         ..Config::default()
     };
     let reached = Reached::default();
-    let fine = has_fine_times();
+    let (fine, unmarked) = (has_fine_times(), !has_xattrs());
     let strategy = prop::collection::vec((step(), prop::collection::vec(look(), 2)), STEPS);
     let result = TestRunner::new(config).run(&strategy, |steps| {
-        let mut run = Run::new(&reached, fine);
+        let mut run = Run::new(&reached, fine, unmarked);
         for (step, looks) in &steps {
             run.step(step)?;
             run.compare(looks)?;

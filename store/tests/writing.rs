@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use twintree_store::{
@@ -157,6 +157,32 @@ fn if_absent() -> WriteConditions {
         if_none_match: Some(ETagList::Any),
         ..WriteConditions::default()
     }
+}
+
+/// Has the filesystem under the tests xattrs? Without them records lie beside, and no directory is marked.
+fn has_xattrs(tree: &Tree) -> bool {
+    xattr::set(tree.dir.path(), "user.test", b"x").is_ok()
+}
+
+/// Waits until the filesystem's clock has left the tick in which a file changed last. There is nothing to
+/// wait for where each change has a stamp of its own (Linux: multigrain timestamps).
+fn next_tick(path: &Path) {
+    let probe = path.with_file_name(".probe");
+    let stamp = |path: &Path| {
+        let stat = fs::metadata(path).expect("there");
+        (stat.ctime(), stat.ctime_nsec())
+    };
+    let turn = |mode| {
+        fs::write(&probe, b"x").expect("written");
+        let before = stamp(&probe);
+        fs::set_permissions(&probe, fs::Permissions::from_mode(mode)).expect("chmod");
+        (before, stamp(&probe))
+    };
+    let (before, after) = turn(0o600);
+    if before == after {
+        while turn(0o600).1 <= stamp(path) {}
+    }
+    fs::remove_file(&probe).expect("removed");
 }
 
 fn xattr(path: &PathBuf, name: &str) -> Option<Vec<u8>> {

@@ -99,6 +99,8 @@ pub struct Dir {
 /// The tree and the annex, as they must be.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
+    /// Has the filesystem no xattrs? Then no directory is marked: none is pruned, and none is an object.
+    pub unmarked: bool,
     pub files: BTreeMap<String, Body>,
     pub dirs: BTreeMap<String, Dir>,
     pub annex: BTreeMap<String, Body>,
@@ -153,9 +155,10 @@ impl Model {
 
     pub fn make_dirs(&mut self, path: &str, ours: bool) {
         for parent in parents(path) {
-            self.dirs
-                .entry(parent.to_owned())
-                .or_insert(Dir { ours, object: None });
+            self.dirs.entry(parent.to_owned()).or_insert(Dir {
+                ours: ours && !self.unmarked,
+                object: None,
+            });
         }
     }
 
@@ -189,7 +192,7 @@ impl Model {
             self.annex.insert(key.to_owned(), body);
             return;
         }
-        let blocked = self.blocked_by_file(key);
+        let blocked = self.blocked_by_file(key) || self.unmarked;
         if blocked || (!is_object && self.annex.contains_key(key)) {
             self.annex.insert(key.to_owned(), body);
             return;

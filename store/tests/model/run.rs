@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -120,13 +120,16 @@ pub fn key(text: &str) -> ObjectKey {
 }
 
 impl<'a> Run<'a> {
-    pub fn new(reached: &'a Reached, fine: bool) -> Self {
+    pub fn new(reached: &'a Reached, fine: bool, unmarked: bool) -> Self {
         let root = tempfile::tempdir().expect("a directory");
         let bucket = open(&root);
         Self {
             root,
             bucket,
-            model: Model::default(),
+            model: Model {
+                unmarked,
+                ..Model::default()
+            },
             former: BTreeMap::new(),
             reached,
             fine,
@@ -338,6 +341,9 @@ impl<'a> Run<'a> {
                     return;
                 };
                 *first = first.wrapping_add(1);
+                if *disguise && !self.fine {
+                    next_tick(self.root.path(), &disk);
+                }
                 let file = fs::File::options().write(true).open(disk).expect("opened");
                 let before = file
                     .metadata()
@@ -474,4 +480,21 @@ impl<'a> Run<'a> {
 
 pub fn failed(e: StoreError) -> TestCaseError {
     TestCaseError::fail(e.to_string())
+}
+
+/// Waits until the clock has left the tick in which a file changed last: on a coarse clock, what puts the
+/// mtime back within that tick leaves no trace at all.
+fn next_tick(beside: &Path, file: &Path) {
+    let probe = beside.join(".probe");
+    let changed = |path: &Path| {
+        let stat = fs::metadata(path).expect("there");
+        (stat.ctime(), stat.ctime_nsec())
+    };
+    let last = changed(file);
+    loop {
+        fs::write(&probe, b"x").expect("written");
+        if changed(&probe) > last {
+            return;
+        }
+    }
 }
