@@ -9,9 +9,25 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from lib import data, s3, server, tables, tls  # noqa: E402  (after the path is set)
+from lib import data, filesystems, s3, server, tables, tls  # noqa: E402  (after the path is set)
 
 OUTCOMES = {}
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "needs(what...): left out on a filesystem that lacks this (lib/filesystems.py)")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out, and counts, what the filesystem under the tests cannot show."""
+    def lacking(item):
+        return any(filesystems.lacks(what) for mark in item.iter_markers("needs") for what in mark.args)
+
+    left = [item for item in items if lacking(item)]
+    if left:
+        OUTCOMES.update({item.nodeid: "left out" for item in left})
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not lacking(item)]
 
 
 def pytest_runtest_logreport(report):
@@ -73,10 +89,11 @@ def client(served):
 
 
 @pytest.fixture
-def bucket(client):
-    """A fresh bucket's name."""
+def bucket(client, tree):
+    """A fresh bucket's name; where filesystems are nested, its `dir/` is another one."""
     client.create_bucket(Bucket="bucket-one")
-    return "bucket-one"
+    with filesystems.second_one_at(tree / "bucket-one" / "dir"):
+        yield "bucket-one"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import types
 
 import botocore.exceptions
 import pytest
-from lib import data, s3, server
+from lib import data, filesystems, s3, server, tree as trees
 
 KEY = "dir/file.txt"
 SIZE = 40_000
@@ -38,6 +38,11 @@ def test_a_copied_bucket_keeps_its_etags_and_metadata(edited, daemon, tmp_path, 
     other.mkdir()
     subprocess.run([*way, str(edited.tree / edited.bucket), str(other)], check=True)
     client = s3.client(daemon(other).url)
+    if filesystems.lacks("xattrs"):  # records then lie beside, by inode: they do not travel, and never speak of another file
+        tags = s3.etags_everywhere(client, edited.bucket, KEY)
+        assert len(tags) == 1 and tags.pop().endswith("-1")
+        assert client.head_object(Bucket=edited.bucket, Key=KEY)["Metadata"] == {}
+        return
     assert s3.etags_everywhere(client, edited.bucket, KEY) == {edited.etag}
     head = client.head_object(Bucket=edited.bucket, Key=KEY, ChecksumMode="ENABLED")
     assert (head["Metadata"], head["ContentType"]) == ({"colour": "green"}, "text/plain")
@@ -46,6 +51,7 @@ def test_a_copied_bucket_keeps_its_etags_and_metadata(edited, daemon, tmp_path, 
 @pytest.mark.parametrize("way", ["chmod", "mv"])
 def test_chmod_and_mv_keep_the_md5_as_soon_as_it_was_verified_again(edited, way):
     key = KEY
+    trees.next_tick(edited.path)
     if way == "chmod":
         edited.path.chmod(0o600)
     else:
@@ -76,6 +82,7 @@ def in_place(edited, new):
 
 
 def in_place_with_mtime_put_back(edited, new):
+    trees.next_tick(edited.path)
     before = edited.path.stat()
     body = in_place(edited, new)
     os.utime(edited.path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -153,7 +160,8 @@ def within_the_same_tick(edited, new):
     return new[:50] + edited.old[50:]
 
 
-WAYS = [append, in_place, in_place_with_mtime_put_back, truncate, truncate_and_grow_again, rename_over, rename_another_object_over,
+WAYS = [append, in_place, in_place_with_mtime_put_back, truncate,
+        pytest.param(truncate_and_grow_again, marks=pytest.mark.needs("times of truncate"), id="truncate_and_grow_again"), rename_over, rename_another_object_over,
         copy_a_plain_file_over, copy_an_object_over, sed, through_mmap, through_mmap_without_a_flush, within_the_same_tick]
 
 
@@ -198,6 +206,7 @@ def test_each_direct_rewrite_has_an_etag_of_its_own(edited, random):
     for _ in range(20):
         edited.path.write_bytes(random.bytes(100))
         seen.add(s3.etag(edited.client, edited.bucket, KEY))
+        trees.next_tick(edited.path)
     assert len(seen) == 20, seen
 
 
@@ -227,19 +236,10 @@ def test_a_derived_etag_holds_in_conditions_after_the_sealer_settled_the_file(ed
     body = in_place_with_mtime_put_back(edited, random.bytes(SIZE))
     derived = s3.etag(edited.client, edited.bucket, KEY)
     assert derived.endswith("-1")
-    record = attribute(edited.path)
-    server.wait_until(lambda: attribute(edited.path) != record, "the sealer settled the file", 60)
+    server.wait_until(lambda: s3.etag(edited.client, edited.bucket, KEY) != derived, "the sealer settled the file", 60)
     assert s3.body(edited.client, edited.bucket, KEY, IfMatch=f'"{derived}"') == body
     tags = s3.etags_everywhere(edited.client, edited.bucket, KEY)
     assert len(tags) == 1 and tags != {edited.etag}
-
-
-def attribute(path):
-    """The bytes of a file's record, or None."""
-    try:
-        return os.getxattr(path, "user.twintree")
-    except OSError:
-        return None
 
 
 def test_a_file_that_is_cut_while_it_is_read_ends_the_connection(edited, random):
@@ -278,7 +278,8 @@ def test_what_s3_wrote_are_plain_files_and_what_it_deleted_is_gone(edited, rando
     client.delete_object(Bucket=bucket, Key="new/one")
     assert os.listdir(directory / "new") == ["two"]
     client.delete_object(Bucket=bucket, Key="new/two")
-    assert not (directory / "new").exists(), "a folder that only S3 made goes with its last object"
+    marked = not filesystems.lacks("xattrs")  # unmarked, it might be a person's, and stays
+    assert (directory / "new").exists() != marked, "a folder that only S3 made goes with its last object"
 
 
 def test_a_folder_that_a_person_made_stays_when_s3_empties_it(edited):
@@ -307,7 +308,7 @@ def test_files_and_buckets_that_a_person_made_or_removed_show_at_once(edited):
     assert s3.body(client, "renamed", KEY) == edited.old
     s3.refused(404, "NoSuchBucket", client.get_object, Bucket=edited.bucket, Key=KEY)
     replacement = pathlib.Path(edited.tree / "renamed")
-    shutil.rmtree(replacement)
+    trees.remove(replacement)
     replacement.mkdir()
     assert list(s3.listed(client, "renamed")) == []
 

@@ -8,7 +8,7 @@ import types
 
 import botocore.exceptions
 import pytest
-from lib import data, s3, tree as trees
+from lib import data, filesystems, s3, tree as trees
 
 
 def refusal(call, **named):
@@ -270,6 +270,7 @@ def test_reading_what_s3_wrote_and_a_person_copied_writes_nothing(daemon, tree, 
         for path in (pathlib.Path(folder, name) for name in files if ".twintree" not in folder):
             os.chmod(path, 0o600)  # unverified from now on
             os.utime(path, ns=(10**18, path.stat().st_mtime_ns))  # relatime would move an atime so old
+    trees.quieten(copy)
     before = trees.picture(copy)
     one = daemon(copy, *flags)
     client = s3.client(one.url)
@@ -280,8 +281,10 @@ def test_reading_what_s3_wrote_and_a_person_copied_writes_nothing(daemon, tree, 
         assert len(client.list_parts(Bucket="bucket-one", Key="pending", UploadId=upload)["Parts"]) == 1
     for key in s3.listed(client, "bucket-one"):
         md5 = hashlib.md5(key.encode()).hexdigest()
-        assert client.get_object_tagging(Bucket="bucket-one", Key=key)["TagSet"] == [{"Key": "a", "Value": "b"}]
-        assert s3.body(client, "bucket-one", key, IfMatch=f'"{md5}"') == key.encode()
+        if not filesystems.lacks("xattrs"):  # else records lie beside, by inode, and do not travel
+            assert client.get_object_tagging(Bucket="bucket-one", Key=key)["TagSet"] == [{"Key": "a", "Value": "b"}]
+            assert s3.body(client, "bucket-one", key, IfMatch=f'"{md5}"') == key.encode()
+        assert s3.body(client, "bucket-one", key) == key.encode()
         client.head_object(Bucket="bucket-one", Key=key, ChecksumMode="ENABLED")
         client.get_object_attributes(Bucket="bucket-one", Key=key, ObjectAttributes=["ETag", "Checksum"])
     one.stop()

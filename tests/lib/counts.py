@@ -7,18 +7,20 @@ import pathlib
 import re
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
-CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;")
+CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored; \d+ measured; (\d+) filtered out")
 MOST_SKIPS = 5
 
 
 @dataclasses.dataclass
 class Counts:
-    """One suite's outcome. `unexcused` names skipped tests that tests/skips.txt does not list."""
+    """One suite's outcome. `unexcused` names skipped tests that tests/skips.txt does not list; `left_out` were never
+    collected, because the filesystem lacks what they are about."""
 
     passed: int = 0
     failed: int = 0
     skipped: int = 0
     unexcused: list = dataclasses.field(default_factory=list)
+    left_out: int = 0
 
     @property
     def collected(self):
@@ -26,10 +28,11 @@ class Counts:
 
     def __add__(self, other):
         return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped,
-                      self.unexcused + other.unexcused)
+                      self.unexcused + other.unexcused, self.left_out + other.left_out)
 
     def __str__(self):
-        return f"collected {self.collected}, passed {self.passed}, failed {self.failed}, skipped {self.skipped}"
+        end = f", left out {self.left_out}" if self.left_out else ""
+        return f"collected {self.collected}, passed {self.passed}, failed {self.failed}, skipped {self.skipped}{end}"
 
 
 def of_cargo_line(line):
@@ -37,8 +40,8 @@ def of_cargo_line(line):
     match = CARGO_RESULT.match(line)
     if not match:
         return Counts()
-    passed, failed, ignored = map(int, match.groups())
-    return Counts(passed, failed, ignored, ["ignored Rust test"] * ignored)
+    passed, failed, ignored, filtered = map(int, match.groups())
+    return Counts(passed, failed, ignored, ["ignored Rust test"] * ignored, filtered)
 
 
 def of_report(report, code):
@@ -49,7 +52,7 @@ def of_report(report, code):
     by = lambda outcome: [name for name, got in outcomes.items() if got == outcome]  # noqa: E731
     excused = skips()
     result = Counts(len(by("passed")), len(by("failed")), len(by("skipped")),
-                    [name for name in by("skipped") if name not in excused])
+                    [name for name in by("skipped") if name not in excused], len(by("left out")))
     if code != 0 and result.failed == 0:
         result.failed += 1  # pytest itself failed, or collected nothing
     return result
@@ -75,11 +78,11 @@ def conclude(results):
     print()
     bad = False
     for name, result in results.items():
-        print(f"{name:20} {result}")
+        print(f"{name:26} {result}")
         if result.failed or result.collected == 0:
             bad = True
         if in_ci and result.unexcused:
-            print(f"{'':20} skipped without a line in tests/skips.txt: {', '.join(result.unexcused[:5])}")
+            print(f"{'':26} skipped without a line in tests/skips.txt: {', '.join(result.unexcused[:5])}")
             bad = True
     total = sum(results.values(), Counts())
     print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")

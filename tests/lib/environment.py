@@ -16,6 +16,7 @@ WANTED = [
     ("setfacl", "acl", "the tests of ACLs"),
     ("rsync", "rsync", "the tests of rsync -aX"),
     ("nginx", "nginx-light", "the test behind a proxy"),
+    ("mkfs.btrfs", "btrfs-progs", "tests/run --fs btrfs"),
     ("strace", "strace", "the tests of durability"),
     ("losetup", "mount", "the power cuts"),
     ("mkfs.ext4", "e2fsprogs", "the power cuts on ext4"),

@@ -24,6 +24,38 @@ def picture(root, atime=True):
     return found
 
 
+def quieten(root):
+    """Gives every directory an access time ahead, so that relatime has no reason to move it.
+
+    On a coarse clock a directory that was just made has atime = mtime, and each reading of it moves the atime.
+    """
+    for folder, _, _ in os.walk(root, topdown=False):
+        stat = os.stat(folder)
+        os.utime(folder, ns=(stat.st_ctime_ns + 10**13, stat.st_mtime_ns))
+
+
+def next_tick(path):
+    """Waits until the filesystem's clock has left the tick in which a file changed last.
+
+    There is nothing to wait for where each change has a stamp of its own (Linux 6.13: ext4, xfs, btrfs, tmpfs).
+    """
+    with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), prefix=".probe-") as probe:
+        before = os.stat(probe.fileno()).st_ctime_ns
+        os.fchmod(probe.fileno(), 0o644)
+        if os.stat(probe.fileno()).st_ctime_ns != before:
+            return
+        while os.stat(probe.fileno()).st_ctime_ns <= os.stat(path).st_ctime_ns:
+            os.pwrite(probe.fileno(), b"x", 0)
+
+
+def remove(folder):
+    """Removes a tree of any depth; what is mounted directly in it is taken off first."""
+    for path in folder.iterdir():
+        if path.is_mount():
+            subprocess.run(["umount", "-l", str(path)], check=True)
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
 class Mount:
     """A small file system of its own, made for one test. Skips the test where mounting is not allowed."""
 
@@ -42,6 +74,13 @@ class Mount:
             subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", *made, str(self.image)],
                            check=True, capture_output=True)
             command = ["mount", "-o", ",".join(["loop", options] if options else ["loop"]), str(self.image), str(folder)]
+        elif kind in ("xfs", "btrfs"):  # neither is made smaller than some hundred megabytes; the image is sparse
+            self.image = folder.with_name(folder.name + ".image")
+            with open(self.image, "wb") as image:
+                image.truncate(megabytes << 20)
+            made = {"xfs": ["mkfs.xfs", "-q", "-f"], "btrfs": ["mkfs.btrfs", "-q", "-f", "-M"]}[kind]
+            subprocess.run([*made, str(self.image)], check=True, capture_output=True)
+            command = ["mount", "-o", "loop", str(self.image), str(folder)]
         else:
             limits = {"tmpfs": [f"size={megabytes}m"] + ([f"nr_inodes={inodes}"] if inodes else []), "ramfs": []}[kind]
             command = ["mount", "-t", kind, *(["-o", ",".join(limits)] if limits else []), "twintree-test", str(folder)]
