@@ -210,19 +210,28 @@ impl Model {
                 .is_some_and(|dir| dir.object.take().is_some()),
             None => self.files.remove(key).is_some(),
         };
-        if native {
+        // A deletion of what is not there ends one that was cut before it pruned.
+        if native || !annexed {
             self.prune(key);
         }
         annexed || native
     }
 
+    /// A write that failed takes the empty folders of ours above its key away.
+    pub fn fail(&mut self, key: &str) {
+        self.prune(key);
+    }
+
     fn prune(&mut self, key: &str) {
+        if !is_native(key) {
+            return;
+        }
         for path in parents(key).rev() {
-            let keep = self
-                .dirs
-                .get(path)
-                .is_none_or(|dir| !dir.ours || dir.object.is_some());
-            if keep || !self.is_empty_dir(path) {
+            let keep = match self.dirs.get(path) {
+                Some(dir) => !dir.ours || dir.object.is_some() || !self.is_empty_dir(path),
+                None => self.files.contains_key(path),
+            };
+            if keep {
                 return;
             }
             self.dirs.remove(path);
