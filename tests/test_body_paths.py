@@ -183,12 +183,15 @@ def test_a_body_takes_the_path_of_the_rule_and_is_the_objects_bytes(place, size,
         if not make(path, size, warm):
             continue
         answer = ask(place, way, method, target, headers)
+        line = logged(place, way, answer)
+        if not warm or size == 0:
+            break
         with open(path, "rb") as file:
-            if not warm or size == 0 or is_warm(file, size):
+            # Linux: a NOWAIT read may give up on a page that is cached, when somebody holds it just then.
+            if is_warm(file, size) and line["path"] != "blocking":
                 break
     else:
-        pytest.fail(f"the kernel does not keep {path} {warmth}")
-    line = logged(place, way, answer)
+        pytest.fail(f"in {TRIES} tries {path} was not {warmth}, or its cached bytes were read by a thread that may wait")
     assert (answer.status, line["status"]) == (status, status), answer
     if expected is None:
         assert answer.code == "InvalidRange"

