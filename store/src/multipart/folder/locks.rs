@@ -176,6 +176,10 @@ impl Drop for Ending<'_> {
         self.folder.unlock(ENDING_LOCK);
         if self.in_process.is_some() {
             release_lease(&self.folder.dir, ENDING_LEASE);
+            // Whoever ended the upload could not remove a directory that held our lease.
+            if matches!(has_document(&self.folder.dir), Ok(false)) {
+                self.folder.remove();
+            }
         }
     }
 }
