@@ -3,6 +3,7 @@
 //! is old, and nothing that somebody has locked. It makes nothing. Records that no file names are
 //! `orphans.rs`'s.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -154,32 +155,64 @@ impl Bucket {
     /// What the disk says.
     fn sweep_annex(&self, age: Duration) -> Result<()> {
         match self.tree.reserved("annex", false)? {
-            Some(annex) => sweep_empty(&annex, oldest(age), ANNEX_DEPTH),
+            Some(annex) => sweep_empty(&annex, oldest(age)),
             None => Ok(()),
         }
     }
 }
 
-/// Removes old directories that are empty: who made them, or emptied them, died before it went on.
-fn sweep_empty(dir: &OwnedFd, oldest: Timestamp, depth: usize) -> Result<()> {
-    let failed = |e| system("the annex", e);
-    for entry in Dir::read_from(dir).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") || depth == 0 {
-            continue;
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // A body, or gone.
-        let Ok(child) = fs::openat(dir, name, flags, Mode::empty()) else {
-            continue;
-        };
+/// A directory whose children are being swept.
+struct Level {
+    dir: OwnedFd,
+    name: CString,
+    is_old: bool,
+    /// Those that are still to be looked at.
+    children: Vec<CString>,
+}
+
+impl Level {
+    fn of(dir: OwnedFd, name: CString, oldest: Timestamp) -> Result<Self> {
+        let failed = |e| system("the annex", e);
         // Before what is below it goes, which makes it young.
-        let stat = fs::fstat(&child).map_err(failed)?;
-        sweep_empty(&child, oldest, depth - 1)?;
-        if Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as i64) < oldest {
+        let stat = fs::fstat(&dir).map_err(failed)?;
+        let mut children = Vec::new();
+        for entry in Dir::read_from(&dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                children.push(entry.file_name().to_owned());
+            }
+        }
+        Ok(Self {
+            dir,
+            name,
+            is_old: Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as i64) < oldest,
+            children,
+        })
+    }
+}
+
+/// Removes old directories that are empty: who made them, or emptied them, died before it went on. By a
+/// stack of its own, since a key has more levels than a thread's stack has room for.
+fn sweep_empty(top: &OwnedFd, oldest: Timestamp) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = top
+        .try_clone()
+        .map_err(|e| StoreError::from_io("the annex", e))?;
+    let mut chain = vec![Level::of(top, CString::default(), oldest)?];
+    while let Some(level) = chain.last_mut() {
+        if let Some(name) = level.children.pop() {
+            // A body, or gone.
+            if let Ok(child) = fs::openat(&level.dir, &name, flags, Mode::empty())
+                && chain.len() < ANNEX_DEPTH
+            {
+                chain.push(Level::of(child, name, oldest)?);
+            }
+        } else if let Some(swept) = chain.pop()
+            && swept.is_old
+            && let Some(above) = chain.last()
+        {
             // rmdir is the judge of what is empty; what is not stays, and so does what cannot be removed.
-            let _ = fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
+            let _ = fs::unlinkat(&above.dir, &swept.name, AtFlags::REMOVEDIR);
         }
     }
     Ok(())
@@ -285,11 +318,32 @@ mod tests {
         }
         std::fs::write(room.path().join("a=d/kept=d/k=f"), b"x").expect("a file");
         let left = |name: &str| room.path().join(name).exists();
-        let sweep = |age| sweep_empty(&dir_of(room.path()), oldest(age), ANNEX_DEPTH);
+        let sweep = |age| sweep_empty(&dir_of(room.path()), oldest(age));
         sweep(Duration::from_secs(3600)).expect("swept");
         assert!(left("a=d/b=d/c=d"), "an hour has not passed");
         sweep(Duration::ZERO).expect("swept");
         assert_eq!((left("a=d/b=d"), left("a=d/kept=d/k=f")), (false, true));
+    }
+
+    // By recursion the process died of its stack: anybody with a key could have made such an annex.
+    #[test]
+    fn a_deep_annex_is_swept_on_a_small_stack() {
+        let room = tempfile::tempdir().expect("a directory");
+        let mut here = dir_of(room.path());
+        for _ in 0..600 {
+            fs::mkdirat(&here, "%=d", Mode::RWXU).expect("made");
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            here = fs::openat(&here, "%=d", flags, Mode::empty()).expect("opened");
+        }
+        let top = dir_of(room.path());
+        let thread = std::thread::Builder::new().stack_size(256 << 10);
+        let swept = thread.spawn(move || sweep_empty(&top, oldest(Duration::ZERO)));
+        swept
+            .expect("a thread")
+            .join()
+            .expect("no panic")
+            .expect("swept");
+        assert!(!room.path().join("%=d").exists());
     }
 
     #[test]
