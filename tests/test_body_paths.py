@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import shutil
+import socket
 import subprocess
 import types
 
@@ -99,12 +100,28 @@ def make(path, size, warm):
         os.fsync(file.fileno())
 
         def dropped():
+            stir_network()
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             return cached_pages(file, size) == 0
 
-        # Linux: pages that another processor's batch or a sendfile still holds are kept for a moment.
+        # Linux: pages that a sendfile gave to a socket may be held until their processor has network traffic again.
         server.wait_until(dropped, "the pages are dropped")
         return True
+
+
+def stir_network():
+    """A packet from each processor to itself: buffers that wait there to be freed are freed."""
+    allowed = os.sched_getaffinity(0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        one.settimeout(5)
+        try:
+            for processor in allowed:
+                os.sched_setaffinity(0, {processor})
+                one.sendto(b"x", one.getsockname())
+                one.recv(1)
+        finally:
+            os.sched_setaffinity(0, allowed)
 
 
 def is_warm(file, size):
