@@ -95,6 +95,20 @@ impl Bucket {
         stage: Stage,
         finished: &Finished,
     ) -> Result<Published> {
+        self.store.check_writable()?;
+        if FileState::look(&stage.file)?.size != finished.content.size {
+            let source = std::io::Error::other("the staged file has another size than its digests");
+            return Err(StoreError::Io {
+                what: key.to_string(),
+                source,
+            });
+        }
+        if !finished.conditions.is_empty() {
+            // What fails now need not be synced first, and has made nothing.
+            self.verify_ahead(key, &finished.conditions);
+            let _held = self.lock_key(key)?;
+            self.check(key, &finished.conditions)?;
+        }
         let published = self.try_publish(key, stage, finished);
         if published.is_err() {
             // Parents that were made for it, and hold nothing.
@@ -109,21 +123,7 @@ impl Bucket {
         mut stage: Stage,
         finished: &Finished,
     ) -> Result<Published> {
-        self.store.check_writable()?;
         let size = finished.content.size;
-        if FileState::look(&stage.file)?.size != size {
-            let source = std::io::Error::other("the staged file has another size than its digests");
-            return Err(StoreError::Io {
-                what: key.to_string(),
-                source,
-            });
-        }
-        if !finished.conditions.is_empty() {
-            // What fails now need not be synced first.
-            self.verify_ahead(key, &finished.conditions);
-            let _held = self.lock_key(key)?;
-            self.check(key, &finished.conditions)?;
-        }
         let mut ready: Option<Ready> = None;
         let mut grown = Vec::new();
         let mut marks = true;

@@ -217,11 +217,6 @@ impl Model {
         annexed || native
     }
 
-    /// A write that failed takes the empty folders of ours above its key away.
-    pub fn fail(&mut self, key: &str) {
-        self.prune(key);
-    }
-
     fn prune(&mut self, key: &str) {
         if !is_native(key) {
             return;
