@@ -132,11 +132,7 @@ CHECKED = {1: 24, 64: 8}
 
 
 def crowd(place, random, clients, rounds):
-    """Each client makes new folders of its own, puts, copies, completes and deletes, by turns.
-
-    The folders that several share are there before. A client that finds a folder which another has just made can get its
-    200 before that folder's entry is synced: known, and not mended yet.
-    """
+    """Each client makes its own new folders and a shared one, puts, overwrites, copies, completes and deletes, by turns."""
     bodies = [random.bytes(4096) for _ in range(clients)]
 
     def work(number):
@@ -147,7 +143,7 @@ def crowd(place, random, clients, rounds):
                 return answer
 
             for turn in range(rounds):
-                key = f"{('own-%d' % number, 'shared', 'deep/er-%d' % turn)[turn % 3]}/turn-{turn}-{number}/k"
+                key = f"{('own-%d' % number, 'shared', 'deep/er-%d' % turn)[turn % 3]}/turn-{turn}/k-{number}"
                 kind = turn % 4
                 if kind == 0:
                     must("PUT", f"{key}-put", bodies[number])
@@ -161,8 +157,6 @@ def crowd(place, random, clients, rounds):
                 else:
                     must("DELETE", f"dir/gone-{number}-{turn}")
 
-    for folder in ("shared", *(f"deep/er-{turn}" for turn in range(2, rounds, 3)), *(f"own-{number}" for number in range(clients))):
-        place.client.put_object(Bucket=place.bucket, Key=f"{folder}/warm", Body=b"x")
     for number in range(clients):
         for turn in range(3, rounds, 4):
             place.client.put_object(Bucket=place.bucket, Key=f"dir/gone-{number}-{turn}", Body=b"x")
@@ -179,6 +173,25 @@ def test_of_a_crowd_too_no_answer_comes_before_its_data_its_name_and_its_folders
     assert not wrong, (len(wrong), wrong[:5])
     each = clients * CHECKED[clients] // 4
     assert looked == {"PUT": 2 * each, "POST": each, "DELETE": each}
+
+
+def test_who_finds_a_new_folder_answers_when_it_is_on_disk_too(place, random, tree):
+    """Sixteen clients want one new folder at once: one makes it, and fifteen find it, while each sync takes its time."""
+    bodies = [random.bytes(1000) for _ in range(16)]
+    gate = threading.Barrier(16, timeout=20)
+
+    def work(number):
+        with wire.Connection(place.daemon) as connection:
+            for turn in range(4):
+                gate.wait()
+                answer = connection.ask("PUT", f"/{place.bucket}/new-{turn}/deep/k-{number}", bodies[number])
+                assert answer.status == 200, answer
+
+    with trace.Trace(place.daemon, place.log, calls=order.CALLS, shown=300, slow=SYNC) as traced, concurrent.futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, range(16)))
+    wrong, looked = order.complaints(traced.events, tree)
+    assert not wrong, (len(wrong), wrong[:5])
+    assert looked == {"PUT": 64}
 
 
 LINES = [

@@ -40,6 +40,7 @@ mod root;
 pub mod seal;
 pub mod sealer;
 mod settings;
+mod settled;
 mod shared;
 mod stage;
 pub mod sweep;

@@ -182,6 +182,9 @@ impl Bucket {
             }
             drop(held);
             self.sync_entries(place.parent.iter().chain(&grown).chain(&place.shadow))?;
+            if let Some(parent) = &place.parent {
+                self.sync_way(&place.tree, &place.path, parent, &grown)?;
+            }
             return Ok(finished.published(state.modified));
         }
         Err(StoreError::Unavailable(format!(
@@ -307,6 +310,7 @@ impl Bucket {
         }
         drop(held);
         self.sync_entries([&dir, &parent].into_iter().chain(&grown))?;
+        self.sync_way(&self.tree, path, &parent, &grown)?;
         Ok(Some(finished.published(modified)))
     }
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::fsfacts::FsFacts;
 use crate::lock::Locks;
 use crate::multipart::UploadLocks;
+use crate::settled::Settled;
 
 /// Buckets remembered at once; beyond it those that no request holds are forgotten.
 const MAX_BUCKETS: usize = 10_000;
@@ -25,6 +26,8 @@ pub(crate) struct BucketShared {
     pub locks: Locks,
     /// The locks of multipart uploads.
     pub uploads: UploadLocks,
+    /// Young directories whose entries are on disk.
+    pub settled: Settled,
 }
 
 /// The buckets that this process has seen.
@@ -54,6 +57,7 @@ impl Buckets {
                 settings: Mutex::new(()),
                 locks: Locks::default(),
                 uploads: UploadLocks::default(),
+                settled: Settled::default(),
             })
         };
         Arc::clone(by_id.entry(id).or_insert_with(new))
