@@ -33,11 +33,11 @@ def memory(daemon):
 # Framing that a proxy may read otherwise.
 
 @pytest.mark.parametrize("framing, status", [
-    (["content-length: 5", "transfer-encoding: chunked"], 200), (["transfer-encoding: chunked", "content-length: 5"], 200), (["transfer-encoding: gzip, chunked"], 501), (["transfer-encoding: chunked", "transfer-encoding: chunked"], 501),
+    (["content-length: 5", "transfer-encoding: chunked"], 400), (["transfer-encoding: chunked", "content-length: 5"], 400), (["transfer-encoding: gzip, chunked"], 501), (["transfer-encoding: chunked", "transfer-encoding: chunked"], 501),
     (["transfer-encoding: xchunked", "content-length: 5"], 400), (["content-length: 5", "content-length: 6"], 400), (["content-length: +5"], 400),
     (["content-length: 5, 5"], 400), (["transfer-encoding : chunked"], 400), (["transfer-encoding: chunked, identity"], 400),
 ])
-def test_framing_that_can_be_read_in_two_ways_is_refused_or_read_once_and_ends_the_connection(place, framing, status):
+def test_framing_that_can_be_read_in_two_ways_is_refused_and_ends_the_connection(place, framing, status):
     with wire.Connection(place.daemon) as connection:
         every = wire.Signer().headers("PUT", TARGET, connection.host, {}, wire.UNSIGNED)
         lines = [f"PUT {TARGET} HTTP/1.1", *(f"{name}: {value}" for name, value in every.items()), *framing, "", "5", "abcde", "0", "", ""]
@@ -48,7 +48,7 @@ def test_framing_that_can_be_read_in_two_ways_is_refused_or_read_once_and_ends_t
         with pytest.raises(ConnectionError):
             connection.answer("PUT")
     assert not (place.directory / "smuggled").exists()
-    assert (place.directory / "object").exists() == (status == 200)
+    assert not (place.directory / "object").exists()
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "POST"])

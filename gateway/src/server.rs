@@ -5,9 +5,11 @@
 //! Listeners and the shutdown signal are passed in.
 
 mod account;
+mod chunk_walk;
 mod connection;
 mod connection_io;
 mod front;
+mod head;
 mod incoming;
 mod limits;
 mod listener;
@@ -16,6 +18,7 @@ mod outgoing;
 pub(crate) mod pages;
 mod pulse;
 mod request_id;
+mod screen;
 mod socket;
 pub mod tls;
 

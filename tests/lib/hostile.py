@@ -40,9 +40,9 @@ def visible(place):
     return sorted(path.name for path in place.directory.iterdir() if path.name != ".twintree")
 
 
-def request(place, method, target, lines=(), *, headers=(), payload=wire.UNSIGNED, version="HTTP/1.1", without=(), signer=None):
+def request(place, method, target, lines=(), *, headers=(), payload=wire.UNSIGNED, version="HTTP/1.1", without=(), signer=None, host=None):
     """The head of a signed request, with lines of any kind behind it."""
-    host = place.plain.url.removeprefix("http://")
+    host = host or place.plain.url.removeprefix("http://")
     every = (signer or wire.Signer()).headers(method, target, host, dict(headers), payload)
     kept = [f"{name}: {value}".encode() for name, value in every.items() if name not in without]
     more = [line if isinstance(line, bytes) else line.encode() for line in lines]

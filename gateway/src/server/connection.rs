@@ -16,6 +16,7 @@ use super::limits::Limits;
 use super::listener::{Accepted, Peer};
 use super::outgoing::WithoutMarkers;
 use super::pulse::Pulse;
+use super::screen::{Refusals, Screen};
 use super::socket::Socket;
 use super::{ServerOptions, Stage};
 
@@ -120,6 +121,8 @@ trait Connection: Future<Output = hyper::Result<()>> {
 }
 
 fn http1<Io: Read + Write + Unpin + Send + 'static>(io: Io, front: Arc<Front>) -> impl Connection {
+    let refusals = Refusals::default();
+    let io = Screen::new(io, front.options.limits.clone(), refusals.clone());
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -132,8 +135,8 @@ fn http1<Io: Read + Write + Unpin + Send + 'static>(io: Io, front: Arc<Front>) -
     builder.serve_connection(
         io,
         service_fn(move |request| {
-            let front = front.clone();
-            async move { Ok::<_, std::convert::Infallible>(front.answer(request).await) }
+            let (front, refusal) = (front.clone(), refusals.take());
+            async move { Ok::<_, std::convert::Infallible>(front.answer(request, refusal).await) }
         }),
     )
 }
@@ -158,7 +161,7 @@ fn http2<Io: Read + Write + Unpin + Send + 'static>(io: Io, front: Arc<Front>) -
         service_fn(move |request| {
             let front = front.clone();
             async move {
-                let response = front.answer(request).await;
+                let response = front.answer(request, None).await;
                 Ok::<_, std::convert::Infallible>(response.map(WithoutMarkers))
             }
         }),

@@ -20,6 +20,7 @@ use tower_service::Service as _;
 use super::ServerOptions;
 use super::account::{Account, client_of};
 use super::connection_io::Pieces;
+use super::head::Refusal;
 use super::incoming::{IncomingBody, Leftover};
 use super::listener::Peer;
 use super::outgoing::Outgoing;
@@ -56,12 +57,19 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// Answers one request.
-    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Outgoing> {
+    /// Answers one request, or the head that was refused in whose place it stands.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        refusal: Option<Refusal>,
+    ) -> Response<Outgoing> {
         let id = RequestId::next();
         let client = client_of(self.peer, request.headers(), &self.options.trusted_proxies);
         let is_head = request.method() == Method::HEAD;
-        let mut account = Account::open(self.pulse.clone(), id, request.method().clone(), client);
+        let method = refusal
+            .as_ref()
+            .map_or(request.method(), |refusal| &refusal.method);
+        let mut account = Account::open(self.pulse.clone(), id, method.clone(), client);
 
         let leftover = Leftover::new(self.pulse.clone());
         let expects_continue = request.headers().contains_key(EXPECT);
@@ -69,7 +77,10 @@ impl Front {
         // the status of the next answer on this connection as well, and then waits for it in vain.
         let expects_in_vain = expects_continue && request.body().is_end_stream();
         let version = request.version();
-        let refused = self.refuse(&request, id);
+        let refused = match refusal {
+            Some(refusal) => Some(self.turn_away(&refusal, id)),
+            None => self.refuse(&request, id),
+        };
         let mut response = if let Some(refused) = refused {
             drop(IncomingBody::new(
                 request.into_body(),
@@ -106,10 +117,15 @@ impl Front {
         })
     }
 
+    /// Answers for a head that was refused before it was a request, of which bytes may still be coming.
+    fn turn_away(&self, refusal: &Refusal, id: RequestId) -> Response<axum::body::Body> {
+        self.pulse.left_body_unread();
+        error_document(&refusal.error, &refusal.method, &refusal.target, id)
+    }
+
     /// What no service is to see: a head that is too large, one that names no host or several, or a body in codings
     /// that nobody here takes off and that a proxy before us may have read otherwise, so that the connection ends
-    /// with it. (hyper lets Transfer-Encoding win over Content-Length, of which nothing is left for us to see, and
-    /// ends the connection then: RFC 9112, 6.1.)
+    /// with it.
     fn refuse<B>(&self, request: &Request<B>, id: RequestId) -> Option<Response<axum::body::Body>> {
         let render =
             |error: S3Error| error_document(&error, request.method(), request.uri().path(), id);
@@ -256,9 +272,14 @@ fn error_document(
         request_id: id.as_str(),
         host_id: host_id(),
     };
-    error
+    let mut response = error
         .to_response(&origin, method)
-        .map(axum::body::Body::from)
+        .map(axum::body::Body::from);
+    response.extensions_mut().insert(Noted {
+        failure: Some(error.code().name().to_owned()),
+        ..Noted::default()
+    });
+    response
 }
 
 /// Runs a future; a panic in it becomes `Err`, so that it costs one request and not its neighbours

@@ -10,7 +10,7 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Bytes of request line and headers together; more is 400 RequestHeaderSectionTooLarge.
     pub header_bytes: usize,
-    /// Number of header fields; more is 431. S3's 2 KiB of user metadata can be many small fields.
+    /// Number of header fields, 256 at most; more is 400, too. S3's 2 KiB of user metadata can be many small fields.
     pub headers: usize,
     /// How long a request body may bring no byte, and how long a client may take none of a response.
     pub body_idle: Duration,
