@@ -21,8 +21,8 @@ use crate::root::{Tree, kind, system};
 use crate::shared::{BucketShared, Buckets};
 use crate::sync::Syncers;
 use crate::{
-    Access, BucketName, Durability, KeyPolicy, Result, StoreError, Timestamp, fsfacts, relaxed,
-    seal,
+    Access, BucketName, Changes, Durability, KeyPolicy, Result, StoreError, Timestamp, fsfacts,
+    relaxed, seal,
 };
 
 /// How a store is opened.
@@ -70,6 +70,8 @@ pub struct Store {
     pub(crate) names: Arc<NameCache>,
     /// What filesystems were probed.
     pub(crate) probes: Probes,
+    /// Who is writing, and who must be told.
+    pub(crate) changes: Arc<Changes>,
     /// The root's absolute path, without links.
     location: PathBuf,
     root: OwnedFd,
@@ -114,6 +116,7 @@ impl Store {
             unsynced: relaxed::Unsynced::default(),
             names: Arc::default(),
             probes: Probes::default(),
+            changes: Arc::default(),
             location,
             root,
             root_id,
@@ -124,6 +127,11 @@ impl Store {
     /// The options it was opened with.
     pub fn options(&self) -> &StoreOptions {
         &self.options
+    }
+
+    /// Who is writing, and who must be told of changes.
+    pub fn changes(&self) -> &Arc<Changes> {
+        &self.changes
     }
 
     /// All buckets in name order. Blocking.

@@ -5,6 +5,7 @@
 //! that resolves a name goes through `root.rs`; every publish goes through `write.rs`.
 
 pub mod bucket;
+pub mod change;
 pub mod checksum;
 mod conditions;
 mod content_type;
@@ -48,8 +49,12 @@ mod sync;
 mod tags;
 pub mod time;
 pub mod write;
+pub mod writing;
 
 pub use bucket::{Bucket, BucketInfo, Store, StoreOptions};
+pub use change::{
+    Acknowledgement, Change, ChangeKind, Changes, FluxNumber, Inode, Subscriber, Subscription,
+};
 pub use checksum::{Algorithm, Checksum, ChecksumType, Digester, Digests, ObjectChecksum};
 pub use error::{Result, StoreError};
 pub use etag::{ETag, ETagList};
@@ -66,3 +71,4 @@ pub use settings::BucketSettings;
 pub use sync::begin_writeback;
 pub use time::Timestamp;
 pub use write::{CopyRequest, Durability, KeyPolicy, Published, Put, Stage, WriteConditions};
+pub use writing::Writing;

@@ -32,6 +32,7 @@ const MULTIPART: u8 = 1 << 1;
 const OPAQUE: u8 = 1 << 2;
 const META: u8 = 1 << 3;
 const SEALED: u8 = 1 << 4;
+const DROPPED: u8 = 1 << 5;
 
 /// Kinds of optional fields. 6 and 7 hold the SHA-256 that names a file in `.twintree/records/`.
 pub(crate) mod kind {
@@ -67,6 +68,8 @@ pub(crate) struct Record {
     pub(crate) has_meta: bool,
     /// Made by sealing: nobody PUT the file.
     pub(crate) sealed: bool,
+    /// Nothing is known of the content: the mount changed it. The object half holds.
+    pub(crate) dropped: bool,
     /// Written without sync; a field holds the boot it was written in.
     pub(crate) unsynced: bool,
     /// Optional fields, known and unknown, in the order of the file.
@@ -96,8 +99,35 @@ impl Record {
             replaced: None,
             has_meta: false,
             sealed: false,
+            dropped: false,
             unsynced: false,
             fields: Vec::new(),
+        }
+    }
+
+    /// What is left when the content was changed: the object half, under a stamp that no file has.
+    pub(crate) fn without_content(&self) -> Self {
+        let nowhen = Timestamp(i64::MIN);
+        let stamp = Stamp {
+            size: 0,
+            modified: nowhen,
+            seal: nowhen,
+        };
+        let of_content = [
+            kind::LONG_CHECKSUM,
+            kind::PARTS,
+            kind::UPLOAD_ID,
+            kind::BOOT_ID,
+            kind::OVERFLOW,
+        ];
+        let fields = self.fields.iter().filter(|(k, _)| !of_content.contains(k));
+        Self {
+            type_code: self.type_code,
+            has_meta: self.has_meta,
+            sealed: self.sealed,
+            dropped: true,
+            fields: fields.cloned().collect(),
+            ..Self::new(ETag::Md5([0; 16]), 0, stamp)
         }
     }
 
@@ -114,7 +144,8 @@ impl Record {
         let flags = shape
             | flag(self.unsynced, UNSYNCED)
             | flag(self.has_meta, META)
-            | flag(self.sealed, SEALED);
+            | flag(self.sealed, SEALED)
+            | flag(self.dropped, DROPPED);
         let (short_kind, short) = match self.short {
             Some((Algorithm::Crc32, crc)) => (1, crc),
             Some((Algorithm::Crc32c, crc)) => (2, crc),
@@ -173,6 +204,7 @@ impl Record {
             replaced: (replaced != 0).then_some(replaced),
             has_meta: flags & META != 0,
             sealed: flags & SEALED != 0,
+            dropped: flags & DROPPED != 0,
             unsynced: flags & UNSYNCED != 0,
             fields: decode_fields(rest)?,
         })

@@ -21,6 +21,7 @@ use crate::{Access, Result, StoreError, dirmark};
 
 pub(crate) use dir::Dir;
 pub(crate) use own::{misplaced, open_own, open_own_file};
+pub(crate) use walk::reopen;
 
 /// The longest path that is resolved in one call: below PATH_MAX.
 const MAX_PATH: usize = 4000;

@@ -89,6 +89,18 @@ impl Bucket {
         &self,
         file: impl AsFd,
         state: &FileState,
+        record: Record,
+        meta: Option<Option<&[u8]>>,
+    ) -> Result<bool> {
+        let _held = self.store.changes.record(state.inode());
+        self.restamp_held(file, state, record, meta)
+    }
+
+    /// [`Bucket::restamp`] for who holds the record.
+    pub(crate) fn restamp_held(
+        &self,
+        file: impl AsFd,
+        state: &FileState,
         mut record: Record,
         meta: Option<Option<&[u8]>>,
     ) -> Result<bool> {

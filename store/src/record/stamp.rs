@@ -107,6 +107,14 @@ impl FileState {
         }
     }
 
+    /// Which file it is.
+    pub(crate) fn inode(&self) -> crate::Inode {
+        crate::Inode {
+            device: self.device,
+            inode: self.inode,
+        }
+    }
+
     /// Has the content the same size and mtime?
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         self.size == other.size && self.modified == other.modified
@@ -164,7 +172,7 @@ impl Judge {
             Err(Unreadable::Short | Unreadable::Version(_)) => return Verdict::Unverified(None),
         };
         let stamp = record.stamp;
-        if state.size != stamp.size || state.modified != stamp.modified {
+        if record.dropped || state.size != stamp.size || state.modified != stamp.modified {
             return Verdict::Stale(record);
         }
         if record.unsynced && !self.survived(state, &record, synced) {

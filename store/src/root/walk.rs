@@ -162,10 +162,10 @@ impl Walk<'_> {
 }
 
 /// Opens what an O_PATH descriptor stands for, and nothing that took its name since.
-fn reopen(entry: &OwnedFd, stat: &Stat, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn reopen(entry: impl AsFd, stat: &Stat, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     if kind(stat) != FileType::RegularFile {
         return Err(Errno::NXIO);
     }
-    let name = format!("/proc/self/fd/{}", entry.as_raw_fd());
+    let name = format!("/proc/self/fd/{}", entry.as_fd().as_raw_fd());
     fs::open(name, flags, Mode::empty())
 }
