@@ -165,6 +165,37 @@ def test_a_link_whose_target_is_too_long_breaks_neither_its_get_nor_the_listing(
     assert [answer.status for answer in never_fails(place, [("GET", "/bucket-one/long"), ("GET", "/bucket-one/many")])] == [404, 403]
 
 
+INTO_OURS = {
+    # a name in the bucket: (what it leads to, the key by which it is asked for)
+    "file": (".twintree/secret", "file"),
+    "folder": (".twintree", "folder/secret"),
+    "dotted": ("./dir/.././/.twintree/secret", "dotted"),
+    "inner": (".twintree/inner", "inner/secret"),
+    "dir/up": ("../.twintree/secret", "dir/up"),
+    "absolute": ("BUCKET/.twintree/secret", "absolute"),
+    "chain": ("file", "chain"),
+    "capitals": (".TwinTree/secret", "capitals"),
+    "lost": ("lost+found/secret", "lost"),
+}
+
+
+@pytest.mark.parametrize("link", INTO_OURS)
+def test_no_link_leads_to_what_is_ours_or_hidden(place, link):
+    for folder in (".twintree", ".twintree/inner", ".TwinTree", "lost+found", "dir"):
+        (place.directory / folder).mkdir(exist_ok=True)
+        (place.directory / folder / "secret").write_bytes(b"not an object")
+    (place.directory / "dir" / "secret").rename(place.directory / "dir" / "object")
+    for name, (target, _) in INTO_OURS.items():
+        (place.directory / name).symlink_to(target.replace("BUCKET", str(place.directory)))
+    target = f"/bucket-one/{INTO_OURS[link][1]}"
+    copied = ("PUT", "/bucket-one/copy", b"", {"x-amz-copy-source": target})
+    for answer in never_fails(place, [("GET", target), copied]):
+        assert (answer.status, answer.code) == (403, "AccessDenied"), answer
+    with wire.Connection(place.daemon) as connection:
+        assert connection.ask("HEAD", target).status == 403
+    assert names(place) == ["dir/object"]
+
+
 # Records that somebody wrote by hand.
 
 def record(path, flags=0, count=0, fields=(), seal=None):

@@ -35,6 +35,7 @@ class Place:
 
     def __init__(self, bucket, daemons):
         self.bucket, self.daemons = bucket, daemons
+        self.uploads = []
         bucket.mkdir()
 
     @property
@@ -44,7 +45,13 @@ class Place:
 
     def upload(self, key="object", headers=()):
         """A new upload."""
-        return uploads.Upload(self.bucket, key, self.urls, headers)
+        self.uploads.append(uploads.Upload(self.bucket, key, self.urls, headers))
+        return self.uploads[-1]
+
+    def hang_up(self):
+        """Ends what a failed test has left under way, which gateways would wait for."""
+        for flight in (flight for upload in self.uploads for flight in upload.flights):
+            flight.cut("fin")
 
     def object(self, key="object"):
         """The file that the object is now, as what changes when it is published again; None: there is none."""
@@ -72,7 +79,9 @@ def gateways(tmp_path_factory):
 def place(gateways):
     """A bucket of the test's own on the two gateways."""
     made = sum(1 for _ in gateways[0].root.iterdir())
-    return Place(gateways[0].root / f"bucket-{made}", gateways)
+    place = Place(gateways[0].root / f"bucket-{made}", gateways)
+    yield place
+    place.hang_up()
 
 
 @pytest.fixture(params=["ofd", "flock", "lease"])
@@ -201,7 +210,8 @@ def test_a_part_that_is_sent_again_and_cut_anywhere_keeps_the_old_one(place, ran
     for turn, (cut, length) in enumerate(CUTS.items()):
         which = turn % 2
         flight = upload.begin(2, random.bytes(S), length, which)
-        server.wait_until(lambda: uploads.unnamed(place.daemons[which], place.bucket), f"{cut}: it has a file of its own")
+        server.wait_until(lambda: upload.regions() or uploads.unnamed(place.daemons[which], place.bucket), f"{cut}: it has its place")
+        assert not upload.regions(), f"{cut}: it writes over the part that is stored"
         flight.cut(how)
         server.wait_until(lambda: not uploads.unnamed(place.daemons[which], place.bucket), f"{cut}: the file is given up")
         assert upload.listed() == upload.expected(), cut

@@ -119,14 +119,15 @@ fn has_xattrs() -> bool {
 
 #[test]
 fn a_bucket_is_what_the_reference_says_after_every_step() {
-    let runs =
-        std::env::var("TWINTREE_MODEL_RUNS").map_or(200, |runs| runs.parse().expect("a number"));
+    let number =
+        |name, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
+    let runs = number("TWINTREE_MODEL_RUNS", 200);
     let seeds =
         FileFailurePersistence::Direct(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model.seeds"));
     let config = Config {
         cases: runs,
         failure_persistence: Some(Box::new(seeds)),
-        max_shrink_iters: 4_000,
+        max_shrink_iters: number("PROPTEST_MAX_SHRINK_ITERS", 4_000),
         ..Config::default()
     };
     let reached = Reached::default();

@@ -22,6 +22,7 @@ class Upload:
         self.bucket, self.key, self.urls = pathlib.Path(bucket), key, urls
         self.target = f"/{self.bucket.name}/{wire.encode(key, safe='/-._~')}"
         self.sent = {}
+        self.flights = []
         answer = self.ask(0, "POST", "?uploads", headers=headers)
         assert answer.status == 200, answer
         self.id = answer.body.split(b"<UploadId>")[1].split(b"</UploadId>")[0].decode()
@@ -44,7 +45,8 @@ class Upload:
 
     def begin(self, number, body, length, which=0):
         """Sends the head of a part's request and so many bytes of its body."""
-        return Flight(self, number, body, length, which)
+        self.flights.append(Flight(self, number, body, length, which))
+        return self.flights[-1]
 
     def list_of(self, numbers):
         """What Complete sends for these parts."""
