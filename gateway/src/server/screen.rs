@@ -150,6 +150,17 @@ impl<Io> Screen<Io> {
             self.judged = 0;
         }
     }
+
+    /// Gives hyper what it may have of `held`.
+    fn deliver(&mut self, cursor: &mut ReadBufCursor<'_>) {
+        let mut held = std::mem::take(&mut self.held);
+        let passed = self.pass(&held[..held.len().min(cursor.remaining())]);
+        cursor.put_slice(&held[..passed]);
+        held.advance(passed);
+        if !held.is_empty() {
+            self.held = held; // else its memory goes: an idle connection holds none
+        }
+    }
 }
 
 /// May a head end here? (A parse of all that came would cost the square of a head that comes byte by byte.)
@@ -218,21 +229,21 @@ impl<Io: Read + Unpin> Read for Screen<Io> {
             if me.is_at_head() {
                 me.judge_held();
             }
-            if !me.held.is_empty() && me.is_at_head() {
-                if !ready!(me.poll_more(cx))? {
-                    me.next = Next::Anything; // a head without its end is hyper's to forget
-                }
-                continue;
-            }
-            let window = me.held.len().min(cursor.remaining());
-            let held = std::mem::take(&mut me.held);
-            let passed = me.pass(&held[..window]);
-            cursor.put_slice(&held[..passed]);
-            me.held = held;
-            me.held.advance(passed);
             if me.held.is_empty() {
-                me.held = BytesMut::new(); // an idle connection holds no memory
+                continue; // nothing but empty lines; passing nothing would be the end
             }
+            if me.is_at_head() {
+                if ready!(me.poll_more(cx))? {
+                    continue;
+                }
+                me.judged = 0; // what is wrong in it may have come behind what was judged
+                me.judge_held();
+                if me.is_at_head() {
+                    me.next = Next::Anything; // a head without its end is hyper's to forget
+                    continue;
+                }
+            }
+            me.deliver(&mut cursor);
             return Poll::Ready(Ok(()));
         }
     }
