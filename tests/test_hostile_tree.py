@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -225,14 +226,35 @@ FORGED = {
 }
 
 
-def set_record(place, path, record):
-    """Puts a record where the filesystem keeps it: on the file, or beside it under its inode."""
+def set_record(place, path, record, meta=None):
+    """Puts a record, and the metadata that goes with it, where the filesystem keeps them: on the file, or beside it under its
+    inode. False: no file here has room for it."""
     if not filesystems.lacks("xattrs"):
-        os.setxattr(path, "user.twintree", record)
-        return
+        try:
+            os.setxattr(path, "user.twintree", record)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC and filesystems.lacks("large xattrs"), error
+            return False
+        return True
     folder = place.directory / ".twintree" / "records" / "i"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / str(path.stat().st_ino)).write_bytes(struct.pack("<I", len(record)) + record)
+    (folder / str(path.stat().st_ino)).write_bytes(struct.pack("<I", len(record)) + record + (meta or b""))
+    return True
+
+
+def set_meta(place, path, text):
+    """Puts metadata by hand where the filesystem keeps what was said of an object."""
+    if filesystems.lacks("xattrs"):
+        set_record(place, path, record(path, 8), text)
+        return
+    try:
+        os.setxattr(path, "user.twintree.meta", text)
+    except OSError:  # where ours lies that does not fit into an xattr
+        digest = hashlib.sha256(text).digest()
+        folder = place.directory / ".twintree" / "records"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / digest.hex()).write_bytes(text)
+        os.setxattr(path, "user.twintree", record(path, 8, fields=[(7, digest)]))
 
 
 @pytest.mark.parametrize("forgery", FORGED)
@@ -240,7 +262,8 @@ def test_a_forged_record_costs_its_file_the_etag_and_no_more(place, random, forg
     path = place.directory / "object"
     (place.directory / ".twintree" / "records").mkdir(parents=True, exist_ok=True)
     path.write_bytes(random.bytes(5000))
-    set_record(place, path, FORGED[forgery](path))
+    if not set_record(place, path, FORGED[forgery](path)):
+        return  # nobody can forge it here
     target = "/bucket-one/object"
     wanted = {"x-amz-object-attributes": "ETag,Checksum,ObjectParts,StorageClass,ObjectSize", "x-amz-checksum-mode": "ENABLED"}
     tags = b"<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"
@@ -255,14 +278,13 @@ def test_a_forged_record_costs_its_file_the_etag_and_no_more(place, random, forg
     assert s3.etag(place.client, place.bucket, "object") == data.md5(b"new")
 
 
-@pytest.mark.needs("xattrs")
 def test_metadata_by_hand_never_reaches_the_framing_of_a_reply(place, random):
     path = place.directory / "object"
     path.write_bytes(random.bytes(5000))
     headers = {"transfer-encoding": "chunked", "content-length": "3", "connection": "upgrade", "upgrade": "x", "set-cookie": "a=b", "location": "//evil",
                "content-range": "bytes 0-1/2", "etag": '"forged"', "cache-control": "max-age=1", "expires": "a\r\nset-cookie: b", "Cache-Control": "twice"}
     meta = {"kept": "v\u00fc", "a\r\nset-cookie: c": "d", "e": "f\r\nset-cookie: g", "": "h", "i j": "k"}
-    os.setxattr(path, "user.twintree.meta", json.dumps({"v": 1, "type": "text/html\r\nset-cookie: l", "headers": headers, "meta": meta}).encode())
+    set_meta(place, path, json.dumps({"v": 1, "type": "text/html\r\nset-cookie: l", "headers": headers, "meta": meta}).encode())
     with wire.Connection(place.daemon) as connection:
         for _ in range(2):  # the second shows that the connection is in step
             answer = connection.ask("GET", "/bucket-one/object")
@@ -272,19 +294,12 @@ def test_metadata_by_hand_never_reaches_the_framing_of_a_reply(place, random):
             assert answer.headers["x-amz-missing-meta"] == "3" and "x-amz-meta-kept" in answer.headers
 
 
-@pytest.mark.needs("xattrs")
 @pytest.mark.parametrize("entries, size", [(4000, 5), (1, 60_000), (300_000, 0)])
 def test_more_metadata_than_a_client_bears_is_counted_and_left_out(place, entries, size):
     path = place.directory / "object"
     path.write_bytes(b"x")
     text = json.dumps({"meta": {f"{n:x}": "v" * size for n in range(entries)}}).encode()
-    if entries < 300_000:
-        try:
-            os.setxattr(path, "user.twintree.meta", text)
-        except OSError:
-            record_with_meta(place, path, text)
-    else:
-        record_with_meta(place, path, text)
+    set_meta(place, path, text)
     with wire.Connection(place.daemon) as connection:
         answer = connection.ask("GET", "/bucket-one/object")
         assert (answer.status, answer.body) == (200, b"x"), answer.status
@@ -294,17 +309,15 @@ def test_more_metadata_than_a_client_bears_is_counted_and_left_out(place, entrie
     assert "panicked" not in place.daemon.words()
 
 
-def record_with_meta(place, path, text):
-    """Keeps metadata where ours lies that does not fit into an xattr."""
-    digest = hashlib.sha256(text).digest()
-    folder = place.directory / ".twintree" / "records"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / digest.hex()).write_bytes(text)
-    os.setxattr(path, "user.twintree", record(path, 8, fields=[(7, digest)]))
-
-
-@pytest.mark.needs("xattrs")
 def test_marks_of_directories_at_the_ends_of_time_are_listed(place):
+    if filesystems.lacks("xattrs"):
+        (place.directory / "d").mkdir()
+        with pytest.raises(OSError, match="not supported"):
+            os.setxattr(place.directory / "d", "user.twintree.dir", struct.pack("<BBq", 1, 3, 0))
+        with wire.Connection(place.daemon) as connection:
+            assert b"<Key>" not in connection.ask("GET", "/bucket-one?list-type=2").body, "no directory can be marked, and none is an object"
+            assert connection.ask("GET", "/bucket-one/d/").status == 404
+        return
     for number, moment in enumerate((2**63 - 1, -2**63, 0)):
         folder = place.directory / f"d{number}"
         folder.mkdir()

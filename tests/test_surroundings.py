@@ -212,6 +212,35 @@ def test_doctor_finds_what_a_filesystem_lacks_and_leaves_nothing(tmp_path, kind,
         assert looked.returncode == 0 and "were not tried" in looked.stdout.splitlines()[-1], looked.stdout
 
 
+def test_on_a_clock_of_whole_seconds_the_md5_shows_at_once_and_a_rewrite_within_the_second_never_hides(daemon, tmp_path, random):
+    """There a rewrite right after the PUT has the ctime of the PUT: only the mtime can tell them apart, also when the second is over."""
+    folder = tmp_path / "disk"
+    with trees.Mount(folder, "ext4-small-inodes", 64):
+        one = daemon(folder)
+        client = s3.client(one.url)
+        client.create_bucket(Bucket="bucket-one")
+        before = pathlib.Path(folder / "bucket-one").stat().st_ctime_ns
+        assert before % 10**9 == 0, "the clock shows whole seconds"
+        bodies = {f"k-{number}": (random.bytes(500), random.bytes(500)) for number in range(20)}
+        for key, (old, new) in bodies.items():
+            client.put_object(Bucket="bucket-one", Key=key, Body=old)
+            assert s3.etags_everywhere(client, "bucket-one", key) == {data.md5(old)}
+            with open(folder / "bucket-one" / key, "r+b") as file:
+                file.write(new)
+            assert s3.etag(client, "bucket-one", key) != data.md5(old)
+        client.put_object(Bucket="bucket-one", Key="kept", Body=b"kept")
+        client.put_object_tagging(Bucket="bucket-one", Key="kept", Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+        trees.grows_old(folder / "bucket-one" / "kept")
+        for _ in range(2):
+            for key, (old, new) in bodies.items():
+                tags = s3.etags_everywhere(client, "bucket-one", key)
+                assert len(tags) == 1 and (tags == {data.md5(new)} or tags.pop().endswith("-1")), (key, data.md5(old))
+            assert s3.etags_everywhere(client, "bucket-one", "kept") == {data.md5(b"kept")}
+            one.restart()
+            client = s3.client(one.url)
+        one.stop()
+
+
 @pytest.mark.parametrize("kind", ["ramfs", "ext4-small-inodes"])
 def test_without_room_for_xattrs_every_object_keeps_what_it_was_given(daemon, tmp_path, random, kind):
     """Records then lie in .twintree/records: metadata, tags and checksums hold, also after a restart."""

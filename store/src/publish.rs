@@ -205,9 +205,8 @@ impl Bucket {
             self.adopt_group(file, place);
         }
         inherited.apply(file);
-        set_modified(file, Timestamp::now()).map_err(|e| named(&place.path, e))?;
         let since = Instant::now();
-        let state = FileState::look(file)?;
+        let state = set_own_mtime(file).map_err(|e| named(&place.path, e))?;
         let stamp = Stamp {
             size: state.size,
             modified: state.modified,
@@ -469,6 +468,18 @@ pub(crate) fn unmark(dir: &OwnedFd) -> rustix::io::Result<()> {
         },
     )?;
     disk::set_meta(dir, None)
+}
+
+/// Gives a file an mtime that no later write gives it: the time in nanoseconds, which no clock of a kernel
+/// equals; where a filesystem keeps whole seconds only, a second that is over by its own clock.
+fn set_own_mtime(file: impl AsFd) -> rustix::io::Result<FileState> {
+    set_modified(&file, Timestamp::now())?;
+    let state = FileState::of(&fs::fstat(&file)?);
+    if !state.is_in_whole_seconds() {
+        return Ok(state);
+    }
+    set_modified(&file, state.changed.a_second_before())?;
+    Ok(FileState::of(&fs::fstat(&file)?))
 }
 
 fn set_modified(file: impl AsFd, modified: Timestamp) -> rustix::io::Result<()> {

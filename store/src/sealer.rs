@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::open::Found;
-use crate::record::stamp::is_too_young;
+use crate::record::stamp::may_hide;
 use crate::record::{self, FileState, Record, Stamp, Verdict, kind};
 use crate::{
     Access, Bucket, BucketName, Digester, ETag, ObjectKey, Result, Store, StoreError, Timestamp,
@@ -141,7 +141,7 @@ fn settle(
     let Verdict::Unverified(Some(old)) = examined.verdict else {
         return Ok(Outcome::Settled);
     };
-    if is_too_young(&examined.state, old.stamp) || rest(&examined.state) < untouched {
+    if may_hide(&examined.state, old.stamp) || rest(&examined.state) < untouched {
         return Ok(Outcome::Busy); // time alone may settle it
     }
     // Linux: a store through a mapping changes no time until its page is written back.
@@ -531,6 +531,7 @@ mod tests {
             .append(true)
             .open(place.path())
             .expect("opened");
+        place.next_tick();
         place.chmod(0o600);
         let busy =
             settle(&place.store, &name(), "f", 0, &AtomicBool::new(false)).expect("no error");

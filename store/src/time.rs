@@ -42,6 +42,11 @@ impl Timestamp {
     pub fn subsec_nanos(self) -> u32 {
         self.0.rem_euclid(1_000_000_000) as u32
     }
+
+    /// The beginning of the second before.
+    pub(crate) fn a_second_before(self) -> Self {
+        Self::from_parts(self.seconds().saturating_sub(1), 0)
+    }
 }
 
 /// Splits seconds since the epoch by counting 400-year eras of years that begin on 1 March.

@@ -37,12 +37,12 @@ class Filesystem:
 
 KNOWN = {
     "ext4": Filesystem("ext4", ("mkfs.ext4", "-q", "-F")),
-    "ext4-128": Filesystem("ext4", ("mkfs.ext4", "-q", "-F", "-I", "128", "-b", "1024"), frozenset({"fine clock", "long links"})),
+    "ext4-128": Filesystem("ext4", ("mkfs.ext4", "-q", "-F", "-I", "128", "-b", "1024"), frozenset({"long links", "large xattrs"})),
     "xfs": Filesystem("xfs", ("mkfs.xfs", "-q", "-f"), frozenset({"long links"})),
     "btrfs": Filesystem("btrfs", ("mkfs.btrfs", "-q", "-f")),
     "tmpfs": Filesystem("tmpfs"),
     # truncate(2) by path moves none of its times: what cuts a file there and grows it again leaves no trace.
-    "ramfs": Filesystem("ramfs", (), frozenset({"xattrs", "acls", "a limit", "fine clock", "times of truncate"})),
+    "ramfs": Filesystem("ramfs", (), frozenset({"xattrs", "acls", "a limit", "times of truncate"})),
     "nested": Filesystem("ext4", ("mkfs.ext4", "-q", "-F"), frozenset({"one filesystem"}), inner="xfs"),
 }
 

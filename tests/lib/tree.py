@@ -7,6 +7,8 @@ import tempfile
 
 import pytest
 
+from . import server
+
 
 def picture(root, atime=True):
     """Everything that reading must not change: names, kinds, modes, owners, times, xattrs, sizes.
@@ -46,6 +48,18 @@ def next_tick(path):
             return
         while os.stat(probe.fileno()).st_ctime_ns <= os.stat(path).st_ctime_ns:
             os.pwrite(probe.fileno(), b"x", 0)
+
+
+def grows_old(path):
+    """Waits, where the filesystem's clock shows whole seconds, until it is five of them past a file's last change."""
+    changed = os.stat(path).st_ctime_ns
+    if changed % 10**9:
+        return
+    with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), prefix=".probe-") as probe:
+        def over():
+            os.fchmod(probe.fileno(), 0o644)
+            return os.stat(probe.fileno()).st_ctime_ns > changed + 5 * 10**9
+        server.wait_until(over, "the filesystem's clock goes on", 30)
 
 
 def remove(folder):

@@ -224,7 +224,7 @@ fn each_verdict_says_what_s3_shows_and_why() {
     let bytes = xattr::get(place.path("f"), RECORD_XATTR).expect("read");
     let bytes = bytes.expect("there");
     let mut record = Record::decode(&bytes).expect("ours");
-    record.stamp.seal = Timestamp(record.stamp.seal.0 - 60_000_000_000);
+    record.stamp.seal = Timestamp(record.stamp.seal.0 + 60_000_000_000);
     xattr::set(place.path("f"), RECORD_XATTR, &record.encode()).expect("set");
     assert!(verdict().starts_with("unverified: S3 shows a derived ETag"));
     assert!(value(&place.said("f"), "because").contains("chmod"));

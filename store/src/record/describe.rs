@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use rustix::fs::Stat;
 
 use super::memory::Recall;
+use super::stamp::may_hide;
 use super::{FileState, Record, Verdict, disk, kind};
 use crate::{
     Access, Bucket, Checksum, ChecksumType, Digester, ETag, Meta, Object, ObjectChecksum,
@@ -143,7 +144,8 @@ pub(crate) fn judge(bucket: &Bucket, state: &FileState, bytes: Option<&[u8]>) ->
 }
 
 /// Verifies an unverified file by reading it: is its content what the record says? Where it is, the
-/// record is valid now, and this process remembers so; nothing is written. `None`: it is not.
+/// record is valid now, and this process remembers so, where any change from now on moves ctime; nothing
+/// is written. `None`: it is not.
 ///
 /// # Errors
 /// What reading says.
@@ -159,7 +161,9 @@ pub(crate) fn settle(
     if !crate::seal::content_matches(&file, record)? || FileState::look(&file)? != examined.state {
         return Ok(None);
     }
-    bucket.store.judge.memory.remember(&examined.state, bytes);
+    if !may_hide(&examined.state, record.stamp) {
+        bucket.store.judge.memory.remember(&examined.state, bytes);
+    }
     // Not judged again: a coarse clock would still ask for age, and the bytes were just seen.
     Ok(Some(Examined {
         verdict: Verdict::Valid(record.clone()),

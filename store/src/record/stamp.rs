@@ -115,6 +115,11 @@ impl FileState {
         }
     }
 
+    /// Are both its times whole seconds, as a coarse clock shows them?
+    pub(crate) fn is_in_whole_seconds(&self) -> bool {
+        self.modified.subsec_nanos() == 0 && self.changed.subsec_nanos() == 0
+    }
+
     /// Has the content the same size and mtime?
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         self.size == other.size && self.modified == other.modified
@@ -207,8 +212,14 @@ impl Judge {
     }
 }
 
-/// On a coarse clock: could another write still hide within the tick of the last one?
+/// On a coarse clock: could a write hide within the tick in which the record was made? Not where its mtime
+/// is of a second that was over then, as ours are: whatever is written later moves it.
 pub(crate) fn is_too_young(state: &FileState, stamp: Stamp) -> bool {
+    stamp.modified >= stamp.seal && may_hide(state, stamp)
+}
+
+/// On a coarse clock: could a write whose mtime is put back still hide within the tick of the last change?
+pub(crate) fn may_hide(state: &FileState, stamp: Stamp) -> bool {
     is_coarse(state, stamp) && !has_age(state, Timestamp::now())
 }
 
@@ -415,14 +426,21 @@ mod tests {
     }
 
     #[test]
-    fn coarse_clock_needs_age_even_for_a_remembered_ctime() {
+    fn coarse_clock_needs_age_even_for_a_remembered_ctime_unless_the_mtime_is_of_an_earlier_second()
+    {
         let now = Timestamp::now().seconds() * S;
         let judge_ = Judge::new(false);
-        for (seal, valid) in [(now, false), (now - 60 * S, true)] {
-            let made = record(seal);
-            judge_.memory.remember(&state(seal), &made.encode());
-            let verdict = judge(&judge_, &state(seal), &made);
-            assert_eq!(matches!(verdict, Verdict::Valid(_)), valid);
+        for (seal, behind, valid) in [(now, 0, false), (now - 60 * S, 0, true), (now, S, true)] {
+            let mut made = record(seal);
+            made.stamp.modified = Timestamp(seal - behind);
+            let state = FileState {
+                modified: made.stamp.modified,
+                ..state(seal)
+            };
+            judge_.memory.remember(&state, &made.encode());
+            let verdict = judge(&judge_, &state, &made);
+            assert_eq!(matches!(verdict, Verdict::Valid(_)), valid, "{seal}");
+            assert_eq!(may_hide(&state, made.stamp), seal == now);
         }
     }
 }
