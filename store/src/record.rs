@@ -210,6 +210,19 @@ impl Record {
         })
     }
 
+    /// Do both speak of the same content? When they were sealed may differ.
+    pub(crate) fn is_of_same_content(&self, other: &Self) -> bool {
+        let of = |record: &Self| {
+            (
+                record.etag,
+                record.crc64,
+                record.stamp.size,
+                record.stamp.modified,
+            )
+        };
+        of(self) == of(other)
+    }
+
     /// The checksum that the object answers with: the one that a client named, else CRC64NVME.
     pub(crate) fn checksum(&self) -> ObjectChecksum {
         if let Some((algorithm, crc)) = self.short {

@@ -4,11 +4,14 @@
 //! cache vouches for it. After another boot only what was sealed before the last whole sync is
 //! trusted: `.twintree/synced/BOOT` holds `{"version":1,"boot":...,"synced":ns}` and is rewritten
 //! after each syncfs. One file per boot, so that what a boot proved outlives the next one.
+//!
+//! A syncfs that fails may have lost pages, and no later one tells of them again. From then on nothing that
+//! this boot wrote to that filesystem is vouched for: `"synced":null`, for good.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use parking_lot::Mutex;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
@@ -23,6 +26,8 @@ use crate::{Bucket, BucketName, Result, Store, StoreError, Timestamp};
 #[derive(Default)]
 pub(crate) struct Unsynced {
     buckets: Mutex<HashMap<BucketName, ()>>,
+    /// Devices of which a sync failed.
+    failed: Mutex<HashSet<u64>>,
 }
 
 impl Unsynced {
@@ -32,6 +37,18 @@ impl Unsynced {
         if !buckets.contains_key(bucket) {
             buckets.insert(bucket.clone(), ());
         }
+    }
+
+    /// Syncs a whole filesystem. `false`: it, or one before it, failed.
+    fn sync_whole(&self, dir: impl AsFd) -> Result<bool> {
+        let device = FileState::look(&dir)?.device;
+        if let Err(e) = fs::syncfs(dir) {
+            self.failed.lock().insert(device);
+            tracing::error!(
+                "syncing a filesystem failed; what was written to it since the boot is read again after a power cut: {e}"
+            );
+        }
+        Ok(!self.failed.lock().contains(&device))
     }
 
     fn take(&self) -> Vec<BucketName> {
@@ -57,19 +74,21 @@ impl Store {
 impl Bucket {
     /// Syncs the bucket's filesystem, and those mounted inside it, and writes down until when.
     fn sync_whole(&self) -> Result<()> {
-        let report = Report::begin(&self.tree, self.store.judge.boot())?;
-        let failed = |e| system(self.name().as_str(), e);
-        fs::syncfs(self.tree.open_top()?).map_err(failed)?;
+        let boot = self.store.judge.boot();
+        let report = Report::begin(&self.tree, boot)?;
+        let mut synced = self.store.unsynced.sync_whole(self.tree.open_top()?)?;
         // A filesystem mounted inside the bucket holds objects of it, and records that this speaks of.
         for mount in self.tree.mounts_inside() {
             match self.tree.open_dir(Some(&mount)) {
-                Ok(dir) => fs::syncfs(dir).map_err(failed)?,
+                Ok(dir) => synced &= self.store.unsynced.sync_whole(dir)?,
                 // Unmounted since; umount(2) writes back what it takes away.
                 Err(Errno::NOENT) => {}
-                Err(e) => return Err(failed(e)),
+                Err(e) => return Err(system(self.name().as_str(), e)),
             }
         }
-        report.publish()
+        // A process before this one, or beside it, may have seen it fail.
+        synced &= told(&self.tree, boot).is_none_or(|told| !told.is_null());
+        report.publish(synced)
     }
 }
 
@@ -85,16 +104,21 @@ struct Report {
 
 /// Until when all that was written in another boot is known to be on disk; `None`: unknown.
 pub(crate) fn synced_until(tree: &Tree, boot: [u8; 16]) -> Option<Timestamp> {
+    told(tree, boot)?.as_i64().map(Timestamp)
+}
+
+/// What is said of a boot: until when all is on disk, or null for that it is not. `None`: nothing.
+fn told(tree: &Tree, boot: [u8; 16]) -> Option<serde_json::Value> {
     let dir = tree.reserved("synced", false).ok()??;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = fs::openat(dir, hex(&boot), flags, Mode::empty()).ok()?;
     let mut bytes = Vec::new();
     File::from(file).take(4096).read_to_end(&mut bytes).ok()?;
-    let json: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    let mut json: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
     if json["version"] != 1 || json["boot"] != hex(&boot) {
         return None;
     }
-    json["synced"].as_i64().map(Timestamp)
+    Some(json["synced"].take())
 }
 
 impl Report {
@@ -119,13 +143,15 @@ impl Report {
         })
     }
 
-    fn publish(mut self) -> Result<()> {
+    fn publish(mut self, synced: bool) -> Result<()> {
         let failed = |e: Errno| system(".twintree/synced", e);
         let name = hex(&self.boot);
-        let text = format!(
-            "{{\"version\":1,\"boot\":\"{name}\",\"synced\":{}}}\n",
-            self.until.0
-        );
+        let until = if synced {
+            self.until.0.to_string()
+        } else {
+            "null".to_owned()
+        };
+        let text = format!("{{\"version\":1,\"boot\":\"{name}\",\"synced\":{until}}}\n");
         self.file
             .write_all(text.as_bytes())
             .and_then(|()| self.file.sync_all())
@@ -191,7 +217,7 @@ mod tests {
         for round in 0..20_u8 {
             let report = Report::begin(&bucket.tree, boot).expect("begun");
             put(&bucket, &[round]);
-            report.publish().expect("published");
+            report.publish(true).expect("published");
             let path = dir.path().join("bucket/f");
             let Some(bytes) = xattr::get(path, RECORD_XATTR).unwrap_or_default() else {
                 return; // no xattrs here

@@ -66,19 +66,37 @@ impl Bucket {
         };
         let json = typed.to_json(true, old.as_deref());
         match &examined.verdict {
-            Verdict::Valid(record) => {
-                let mut record = record.clone();
+            Verdict::Valid(before) => {
+                let mut record = before.clone();
                 record.type_code = if put.is_some() {
                     content_type::IN_META
                 } else {
                     record.type_code
                 };
                 record.set_unsynced(self.unsynced_boot());
-                self.restamp(file, &examined.state, record, Some(json.as_deref()))
-                    .map(|_| ())
+                let changed = self.restamp(file, &examined.state, record, Some(json.as_deref()));
+                if changed.is_err() {
+                    self.put_back(file, examined, before, old.as_deref());
+                }
+                changed.map(|_| ())
             }
             // Nothing is claimed of the content, so there is nothing to stamp.
             _ => disk::write_meta(file, record, json.as_deref(), &self.tree),
+        }
+    }
+
+    /// A change of the object half failed on its way: gives the file both halves back that it had, as far as
+    /// the disk lets us, and goes on knowing that the content half is true, though its ctime moved.
+    fn put_back(&self, file: &OwnedFd, examined: &Examined, before: &Record, json: Option<&[u8]>) {
+        if let Err(e) = disk::write(file, before, json, &self.tree) {
+            tracing::warn!("what was said of an object cannot be put back: {e}");
+        }
+        let there = disk::read(file, &self.tree).map(|raw| raw.record.unwrap_or_default());
+        if let (Ok(bytes), Ok(now)) = (there, FileState::look(file))
+            && now.same_content(&examined.state)
+            && Record::decode(&bytes).is_ok_and(|record| record.is_of_same_content(before))
+        {
+            self.store.judge.memory.remember(&now, &bytes);
         }
     }
 

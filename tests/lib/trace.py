@@ -37,17 +37,21 @@ class Event:
 class Trace:
     """`with Trace(daemon, file) as trace: ...`, then `trace.events`."""
 
-    def __init__(self, daemon, file, slow=(), calls=CALLS, shown=64):
-        self.slow, self.calls, self.shown = slow, calls, shown
+    def __init__(self, daemon, file, slow=(), calls=CALLS, shown=64, fails=()):
+        self.slow, self.calls, self.shown, self.fails = slow, calls, shown, fails
         self.pid, self.file, self.events = daemon.pid, file, []
 
     def _slowed(self):
         """Makes these calls take 30 ms each: what is at once on a slow disk is at once on a fast one too."""
         return ("-e", f"inject={','.join(self.slow)}:delay_enter=30000") if self.slow else ()
 
+    def _failed(self):
+        """Makes each of these calls fail with EIO, after a while, so that others wait for it too."""
+        return ("-e", f"inject={','.join(self.fails)}:error=EIO:delay_enter=30000") if self.fails else ()
+
     def __enter__(self):
         try:
-            self.process = subprocess.Popen(["strace", "-f", "-y", "-s", str(self.shown), "-o", str(self.file), "-e", f"trace={self.calls}", *self._slowed(), "-p", str(self.pid)],
+            self.process = subprocess.Popen(["strace", "-f", "-y", "-s", str(self.shown), "-o", str(self.file), "-e", f"trace={self.calls}", *self._slowed(), *self._failed(), "-p", str(self.pid)],
                                             stderr=subprocess.PIPE, text=True)
         except FileNotFoundError:
             pytest.skip("needs strace")
