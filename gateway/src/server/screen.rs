@@ -229,10 +229,8 @@ impl<Io: Read + Unpin> Read for Screen<Io> {
             if me.is_at_head() {
                 me.judge_held();
             }
-            if me.held.is_empty() {
-                continue; // nothing but empty lines; passing nothing would be the end
-            }
             if me.is_at_head() {
+                // Also where only empty lines were held: to pass nothing would be to say that nothing more comes.
                 if ready!(me.poll_more(cx))? {
                     continue;
                 }
