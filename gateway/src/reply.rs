@@ -67,6 +67,7 @@ pub struct FileBody {
     pub(crate) offset: u64,
     pub(crate) len: u64,
     pub(crate) remote: bool,
+    pub(crate) copied: bool,
     unchanged: Arc<dyn Fn() -> io::Result<bool> + Send + Sync>,
 }
 
@@ -85,6 +86,7 @@ impl FileBody {
             offset,
             len,
             remote: false,
+            copied: false,
             unchanged: Arc::new(unchanged),
         }
     }
@@ -93,6 +95,13 @@ impl FileBody {
     /// touched on the blocking pool.
     pub fn on_remote_filesystem(mut self, remote: bool) -> Self {
         self.remote = remote;
+        self
+    }
+
+    /// Says that its bytes must be our own before they are checked and sent. Linux: sendfile queues the file's
+    /// pages, not copies, and who writes in place changes what the peer has not read yet.
+    pub fn copied(mut self, copied: bool) -> Self {
+        self.copied = copied;
         self
     }
 

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::BucketName;
+use held::Held;
 
 /// How long an answer waits for the subscribers.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -124,6 +125,18 @@ struct Writers {
     moved: bool,
 }
 
+/// Changes that were told, and whose acknowledgements are waited for at the end: dropped, it waits for none.
+pub(crate) struct Announcement<'a> {
+    changes: &'a Changes,
+    round: Option<Arc<Round>>,
+}
+
+/// A file's record, held.
+pub(crate) struct RecordGuard<'a> {
+    _held: Held,
+    _record: MutexGuard<'a, ()>,
+}
+
 /// One announcement's open acknowledgements.
 #[derive(Default)]
 struct Round {
@@ -175,8 +188,11 @@ impl Changes {
     }
 
     /// Holds the record of a file against who else in this process would write it. A few system calls long.
-    pub(crate) fn record(&self, inode: Inode) -> MutexGuard<'_, ()> {
-        self.records[shard(inode)].lock()
+    pub(crate) fn record(&self, inode: Inode) -> RecordGuard<'_> {
+        RecordGuard {
+            _record: self.records[shard(inode)].lock(),
+            _held: Held::one(),
+        }
     }
 
     /// Subscribes; ends when the subscription is dropped.
@@ -198,47 +214,22 @@ impl Changes {
 
     /// Tells all subscribers and waits until they acknowledged, a second at most. No lock may be held.
     pub fn announce(&self, changes: &[Change]) {
-        if changes.is_empty() || !self.is_heard() {
-            return;
-        }
-        let round = self.tell(changes);
-        let until = Instant::now() + PATIENCE;
-        let mut open = round.open.lock();
-        while *open > 0 {
-            if round.done.wait_until(&mut open, until).timed_out() && *open > 0 {
-                if !self.late.swap(true, Ordering::SeqCst) {
-                    tracing::warn!(
-                        "the mount was not told of a change within a second; it may show what was for as long as its caches last"
-                    );
-                }
-                return;
-            }
-        }
-        self.late.store(false, Ordering::SeqCst);
+        let mut announcement = self.announcement();
+        announcement.add(changes.iter().cloned());
+        announcement.wait();
     }
 
     /// Tells all subscribers, and waits for nobody: what a direct writer did.
     pub fn hint(&self, changes: &[Change]) {
-        if !changes.is_empty() && self.is_heard() {
-            self.tell(changes);
-        }
+        self.announcement().add(changes.iter().cloned());
     }
 
-    fn tell(&self, changes: &[Change]) -> Arc<Round> {
-        let round = Arc::new(Round::default());
-        let subscribers: Vec<_> = self
-            .subscribers
-            .read()
-            .iter()
-            .map(|(_, s)| Arc::clone(s))
-            .collect();
-        for change in changes {
-            for subscriber in &subscribers {
-                *round.open.lock() += 1;
-                subscriber.changed(change, Acknowledgement(Arc::clone(&round)));
-            }
+    /// Begins an announcement.
+    pub(crate) fn announcement(&self) -> Announcement<'_> {
+        Announcement {
+            changes: self,
+            round: None,
         }
-        round
     }
 
     fn shard(&self, inode: Inode) -> &Mutex<HashMap<Inode, Writers>> {
@@ -250,6 +241,89 @@ fn shard(inode: Inode) -> usize {
     // Inode numbers of one directory are consecutive: spread them.
     let mixed = (inode.inode ^ inode.device.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 60) as usize
+}
+
+impl Announcement<'_> {
+    /// Tells all subscribers of more changes. No lock may be held: a subscriber's kernel may be waiting for
+    /// somebody who waits for that lock.
+    pub(crate) fn add(&mut self, changes: impl IntoIterator<Item = Change>) {
+        held::assert_none();
+        if !self.changes.is_heard() {
+            return;
+        }
+        let round = self.round.get_or_insert_with(Arc::default);
+        let subscribers: Vec<_> = self
+            .changes
+            .subscribers
+            .read()
+            .iter()
+            .map(|(_, subscriber)| Arc::clone(subscriber))
+            .collect();
+        for change in changes {
+            for subscriber in &subscribers {
+                *round.open.lock() += 1;
+                subscriber.changed(&change, Acknowledgement(Arc::clone(round)));
+            }
+        }
+    }
+
+    /// Waits until all were acknowledged, a second at most.
+    pub(crate) fn wait(self) {
+        held::assert_none();
+        let Some(round) = self.round else {
+            return;
+        };
+        let until = Instant::now() + PATIENCE;
+        let mut open = round.open.lock();
+        while *open > 0 {
+            if round.done.wait_until(&mut open, until).timed_out() && *open > 0 {
+                if !self.changes.late.swap(true, Ordering::SeqCst) {
+                    tracing::warn!(
+                        "the mount was not told of a change within a second: it may show what was until its caches expire"
+                    );
+                }
+                return;
+            }
+        }
+        drop(open);
+        self.changes.late.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Counts the locks that a thread holds, where debug assertions are on, so that an announcement under a lock
+/// fails every test that comes by.
+pub(crate) mod held {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LOCKS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// One lock, held.
+    pub(crate) struct Held(());
+
+    impl Held {
+        /// Counts one more.
+        pub(crate) fn one() -> Self {
+            if cfg!(debug_assertions) {
+                LOCKS.with(|locks| locks.set(locks.get() + 1));
+            }
+            Self(())
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            if cfg!(debug_assertions) {
+                LOCKS.with(|locks| locks.set(locks.get() - 1));
+            }
+        }
+    }
+
+    /// Fails where this thread holds a lock.
+    pub(crate) fn assert_none() {
+        debug_assert_eq!(LOCKS.with(Cell::get), 0, "told while a lock is held");
+    }
 }
 
 impl Drop for Acknowledgement {

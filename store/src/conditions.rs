@@ -10,6 +10,19 @@ impl WriteConditions {
         *self == Self::default()
     }
 
+    /// The header of the first condition.
+    fn first(&self) -> &'static str {
+        if self.if_match.is_some() {
+            "If-Match"
+        } else if self.if_none_match.is_some() {
+            "If-None-Match"
+        } else if self.if_match_modified.is_some() {
+            "x-amz-if-match-last-modified-time"
+        } else {
+            "x-amz-if-match-size"
+        }
+    }
+
     /// Does any condition need the object to be there?
     fn need_object(&self) -> bool {
         self.if_match.is_some() || self.if_match_modified.is_some() || self.if_match_size.is_some()
@@ -28,6 +41,10 @@ impl WriteConditions {
 
     fn test(&self, info: &ObjectInfo) -> Result<()> {
         let failed = |name| Err(StoreError::PreconditionFailed(name));
+        // Nobody can know what is being replaced: whatever it is compared with, it is not that any more.
+        if info.in_flux {
+            return failed(self.first());
+        }
         if self
             .if_match
             .as_ref()

@@ -85,12 +85,16 @@ impl Bucket {
             let examined = record::examine(self, from, FileState::look(from)?)?;
             let size = examined.state.size;
             copy_bytes(from, to, size)?;
-            let content = match known_content(&examined, keep, source) {
+            let known = known_content(&examined, keep, source);
+            let from_record = known.is_some();
+            let content = match known {
                 Some(content) => content,
                 None => digest(to, keep)?,
             };
             let now = record::examine(self, from, FileState::look(from)?)?;
-            if now.state.same_content(&examined.state) && content.size == size {
+            // What was taken from the record must be what the record still says: a writer in the mount drops it.
+            let holds = !from_record || known_content(&now, keep, source).is_some();
+            if now.state.same_content(&examined.state) && content.size == size && holds {
                 return Ok(content);
             }
         }
@@ -128,8 +132,9 @@ impl Bucket {
         let Some(content) = known_content(&examined, keep, source) else {
             return Ok(None);
         };
-        self.change_meta(&there, &examined, meta.clone())?;
+        self.change_meta(&there, meta.clone())?;
         drop(held);
+        self.announce_attributes(key, &there);
         self.sync_content(&there)?;
         let finished = Finished {
             content,

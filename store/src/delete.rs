@@ -7,12 +7,14 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{self, AtFlags, FileType};
 use rustix::io::Errno;
 
+use crate::change::{Change, ChangeKind};
 use crate::lock::KeyGuard;
 use crate::path::{self, DiskPath};
 use crate::place::{FilePlace, open_directory};
 use crate::publish::unmark;
+use crate::record::FileState;
 use crate::root::{Parent, Tree, kind, named, text};
-use crate::{Bucket, ObjectKey, Result, StoreError, WriteConditions, dirmark};
+use crate::{Bucket, Inode, ObjectKey, Result, StoreError, WriteConditions, dirmark};
 
 /// Directories that one deletion prunes at most: more levels than a key has bytes.
 const MAX_DEPTH: usize = 1024;
@@ -39,20 +41,29 @@ impl Bucket {
         let held = self.lock_for_deletion(key, conditions)?;
         self.check(key, conditions)?;
         let mut changed: Vec<OwnedFd> = Vec::new();
+        let mut gone = Vec::new();
         let mut emptied: Vec<(Tree, DiskPath, Side)> = Vec::new();
         if let Some(place) = self.annexed(key)?
             && let Some(dir) = unlink(&place)?
         {
+            let old = place.entry.as_ref().map(|stat| FileState::of(stat).inode());
+            gone.extend(self.change(&dir, place.path.name(), old, ChangeKind::Deleted));
             changed.push(dir);
             emptied.push((place.tree, place.path, Side::Annex));
         }
         if let Some(path) = &native
-            && let Some(dir) = self.remove_native(path)?
+            && let Some((dir, old)) = self.remove_native(path)?
         {
+            gone.extend(match path.trailing_slash {
+                true => self.attributes_of(&dir),
+                false => self.change(&dir, path.name(), old, ChangeKind::Deleted),
+            });
             changed.push(dir);
             emptied.push((self.tree.clone(), path.clone(), Side::Native));
         }
         drop(held);
+        let mut announcement = self.announcement();
+        announcement.add(gone);
         let found = !changed.is_empty();
         if !found {
             // Whoever removed it may not have synced it (yet), and may have died before it pruned.
@@ -63,16 +74,19 @@ impl Bucket {
         }
         self.sync_entries(&changed)?;
         for (tree, path, side) in &emptied {
-            self.prune(tree, path, *side);
+            announcement.add(self.prune(tree, path, *side));
         }
+        announcement.wait();
         Ok(found)
     }
 
     /// Removes the empty parents of our own making that lead to a key. What fails leaves an empty directory.
     pub(crate) fn prune_above(&self, key: &ObjectKey) {
+        let mut announcement = self.announcement();
         for (tree, path, side) in self.absent(key, path::native(key)).unwrap_or_default() {
-            self.prune(&tree, &path, side);
+            announcement.add(self.prune(&tree, &path, side));
         }
+        announcement.wait();
     }
 
     /// Where a key that is not there would lie.
@@ -101,8 +115,9 @@ impl Bucket {
     }
 
     /// Removes the parents of a deleted name that we made, that are no objects, and that are empty. What
-    /// fails here leaves an empty directory, and no more.
-    fn prune(&self, tree: &Tree, deleted: &DiskPath, side: Side) {
+    /// fails here leaves an empty directory, and no more. Returns what is to be announced.
+    fn prune(&self, tree: &Tree, deleted: &DiskPath, side: Side) -> Vec<Change> {
+        let mut pruned = Vec::new();
         let own = deleted.trailing_slash.then(|| deleted.clone());
         let first = own.or_else(|| deleted.parent());
         for path in std::iter::successors(first, DiskPath::parent).take(MAX_DEPTH) {
@@ -110,7 +125,7 @@ impl Bucket {
                 Ok(Parent::Dir(above)) => above,
                 // Somebody died while pruning: what is above it is still to be looked at.
                 Ok(Parent::Missing) => continue,
-                Ok(Parent::Blocked(_)) | Err(_) => return,
+                Ok(Parent::Blocked(_)) | Err(_) => break,
             };
             let missing = fs::statat(&above, path.name(), AtFlags::SYMLINK_NOFOLLOW)
                 .is_err_and(|e| e == Errno::NOENT);
@@ -121,10 +136,14 @@ impl Bucket {
                     is_ours(&above, path.name()) && self.remove_unless_object(&above, &path)
                 }
             };
-            if !removed && !missing {
-                return;
+            if removed {
+                let kind = ChangeKind::DirectoryRemoved;
+                pruned.extend(self.change(&above, path.name(), None, kind));
+            } else if !missing {
+                break;
             }
         }
+        pruned
     }
 
     /// Who makes the directory the object `dir/` holds that key's lock: without it, rmdir would take an
@@ -139,8 +158,9 @@ impl Bucket {
         is_ours(above, path.name()) && remove_empty(above, path.name())
     }
 
-    /// Removes the file, link or `dir/` object at a path, and returns the directory that changed.
-    fn remove_native(&self, path: &DiskPath) -> Result<Option<OwnedFd>> {
+    /// Removes the file, link or `dir/` object at a path, and returns the directory that changed, and which
+    /// file it held there.
+    fn remove_native(&self, path: &DiskPath) -> Result<Option<(OwnedFd, Option<Inode>)>> {
         let parent = match self.tree.parent_for_write(path)? {
             Parent::Dir(parent) => parent,
             Parent::Missing | Parent::Blocked(_) => return Ok(None),
@@ -154,7 +174,7 @@ impl Bucket {
                 return Ok(None);
             }
             unmark(&dir).map_err(|e| named(path, e))?;
-            return Ok(Some(dir));
+            return Ok(Some((dir, None)));
         }
         let stat = match fs::statat(&parent, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -172,7 +192,7 @@ impl Bucket {
             }
         }
         match fs::unlinkat(&parent, path.name(), AtFlags::empty()) {
-            Ok(()) => Ok(Some(parent)),
+            Ok(()) => Ok(Some((parent, Some(FileState::of(&stat).inode())))),
             // A direct writer was faster, or put a directory in its place.
             Err(Errno::NOENT | Errno::ISDIR) => Ok(None),
             Err(e) => Err(named(path, e)),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use md5::{Digest as _, Md5};
 
-use crate::Timestamp;
+use crate::{FluxNumber, Timestamp};
 
 /// An entity tag; displays without quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,10 @@ pub enum ETagList {
     Tags(Vec<String>),
 }
 
+/// The format byte of a derived ETag, and of one that is salted.
+const DERIVED: u8 = 1;
+const IN_FLUX: u8 = 2;
+
 /// What a derived ETag is made of: everything that fstat shows of a file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Derivation {
@@ -61,14 +65,25 @@ impl Derivation {
     /// The hash is one block of MD5: it need not resist an adversary (who could simply set another
     /// content), only mix 264 bits into 128.
     pub(crate) fn etag(&self) -> ETag {
+        self.hash(DERIVED, &[])
+    }
+
+    /// The ETag of a file that somebody has open for writing: never one that it has when it is closed, nor
+    /// under another open.
+    pub(crate) fn in_flux(&self, open: FluxNumber) -> ETag {
+        self.hash(IN_FLUX, &[open.0])
+    }
+
+    fn hash(&self, format: u8, salt: &[u64]) -> ETag {
         let mut hash = Md5::new();
-        hash.update([1]); // the format byte
-        for field in [
+        hash.update([format]);
+        let fields = [
             self.inode,
             self.size,
             self.modified.0 as u64,
             self.changed.0 as u64,
-        ] {
+        ];
+        for field in fields.iter().chain(salt) {
             hash.update(field.to_le_bytes());
         }
         let hash = u128::from_be_bytes(hash.finalize().into());
@@ -117,6 +132,15 @@ mod tests {
         for other in others {
             assert_ne!(base.etag(), other.etag());
         }
+    }
+
+    #[test]
+    fn an_open_for_writing_salts_the_etag() {
+        let base = example();
+        let (one, other) = (base.in_flux(FluxNumber(1)), base.in_flux(FluxNumber(2)));
+        assert!(one != other && one != base.etag() && other != base.etag());
+        assert_eq!(one, base.in_flux(FluxNumber(1)), "stable while it is open");
+        assert!(one.to_string().ends_with("-1"));
     }
 
     #[test]

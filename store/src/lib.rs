@@ -4,6 +4,7 @@
 //! [`ObjectKey`] where they enter, and nothing downstream checks them again. Every system call
 //! that resolves a name goes through `root.rs`; every publish goes through `write.rs`.
 
+mod announce;
 pub mod bucket;
 pub mod change;
 pub mod checksum;

@@ -8,8 +8,10 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::bucket::{is_directory, open_beneath};
+use crate::change::ChangeKind;
 use crate::name::RESERVED;
 use crate::path::{annex_piece, key_text};
+use crate::record::FileState;
 use crate::root::{mount_of, system};
 use crate::{BucketName, BucketSettings, Result, Store, StoreError, Timestamp};
 
@@ -43,7 +45,9 @@ impl Store {
             Err(Errno::EXIST) => return Err(StoreError::BucketExists(name.to_string())),
             Err(e) => return Err(system(name.as_str(), e)),
         }
-        let bucket = self.bucket(name)?;
+        let bucket = self.bucket(name);
+        self.announce_bucket(name, None, ChangeKind::BucketMade);
+        let bucket = bucket?;
         // A filesystem without room for our directory still has its bucket: its settings are the defaults.
         if let Err(e) = bucket.change_settings(|new| {
             *new = BucketSettings {
@@ -67,6 +71,7 @@ impl Store {
         self.check_writable()?;
         let bucket = self.bucket(name)?;
         let top = bucket.tree.open_top()?;
+        let old = FileState::look(&top).ok().map(|state| state.inode());
         let not_empty = |found: String| StoreError::BucketNotEmpty {
             bucket: name.to_string(),
             found,
@@ -111,6 +116,7 @@ impl Store {
             Err(e) => return Err(system(name.as_str(), e)),
         }
         self.buckets.forget(name.as_str());
+        self.announce_bucket(name, old, ChangeKind::BucketRemoved);
         self.sync_root()
     }
 

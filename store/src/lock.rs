@@ -15,6 +15,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::change::held::Held;
 use crate::root::{open_own, open_own_file, system};
 use crate::{Bucket, ObjectKey, Result, StoreError};
 
@@ -72,6 +73,7 @@ struct Shared {
 
 /// A key's lock; dropping it releases it.
 pub(crate) struct KeyGuard<'a> {
+    _held: Held,
     release: Release,
     // Declared last, so that the other processes' lock is released before this process's own.
     _stripe: MutexGuard<'a, ()>,
@@ -79,6 +81,7 @@ pub(crate) struct KeyGuard<'a> {
 
 /// A reader's share of a key's lock; closing the descriptor releases it.
 pub(crate) struct ReadGuard<'a> {
+    _held: Held,
     _locked: Option<OwnedFd>,
     _stripe: MutexGuard<'a, ()>,
 }
@@ -112,6 +115,7 @@ impl Bucket {
             // Taken away while we waited for it: what we hold keeps nobody out.
             if shared.is_there() {
                 return Ok(KeyGuard {
+                    _held: Held::one(),
                     release,
                     _stripe: held,
                 });
@@ -138,6 +142,7 @@ impl Bucket {
             other => other?,
         };
         Ok(ReadGuard {
+            _held: Held::one(),
             _locked: locked,
             _stripe: held,
         })

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use crate::etag::Derivation;
-use crate::{ETag, ETagList, Meta, ObjectChecksum, Timestamp};
+use crate::record::{FileState, Record, disk};
+use crate::root::Tree;
+use crate::{Bucket, Changes, ETag, ETagList, Inode, Meta, ObjectChecksum, Result, Timestamp};
 
 /// Bytes of a derived ETag: 32 hex digits and `-1`.
 const DERIVED_LENGTH: usize = 34;
@@ -38,6 +40,9 @@ pub struct ObjectInfo {
     pub modified: Timestamp,
     /// The recorded entity tag where the stamp is valid, else the derived one.
     pub etag: ETag,
+    /// Somebody has the file open for writing through the mount: the ETag is volatile, and what comes of
+    /// two reads may not fit together.
+    pub in_flux: bool,
     /// First half of the derived ETag that sealing replaced; conditions go on accepting it.
     pub(crate) replaced: Option<u64>,
     /// What the ETag of this very state was derived from until its record was verified, in memory only:
@@ -92,6 +97,54 @@ impl ObjectInfo {
     }
 }
 
+/// A recorded ETag or checksum that an answer carries: no other bytes may go out under it.
+#[derive(Clone)]
+pub(crate) struct Claim {
+    etag: ETag,
+    /// The ctime that the file showed when its record was believed.
+    changed: Timestamp,
+    inode: Inode,
+    tree: Tree,
+    changes: Arc<Changes>,
+}
+
+impl Claim {
+    /// What `info`, which describes a file of this inode, claims; `None`: nothing.
+    pub(crate) fn of(bucket: &Bucket, inode: Inode, info: &ObjectInfo) -> Option<Self> {
+        let changed = info.derivation?.changed;
+        Some(Self {
+            etag: info.etag,
+            changed,
+            inode,
+            tree: bucket.tree.clone(),
+            changes: Arc::clone(bucket.store.changes()),
+        })
+    }
+
+    /// Is the file still what was claimed? It shows the same size and mtime. Who has it open for writing may
+    /// have written; who had has dropped the record if he did, and that moves ctime. So do a deletion, a chmod
+    /// or new tags: then the record tells.
+    fn holds(&self, file: &File, now: &FileState) -> Result<bool> {
+        if self.changes.in_flux(self.inode).is_some() {
+            return Ok(false);
+        }
+        if now.changed == self.changed {
+            return Ok(true);
+        }
+        let bytes = disk::read(file, &self.tree)?.record;
+        let record = bytes.and_then(|bytes| Record::decode(&bytes).ok());
+        Ok(record.is_some_and(|record| {
+            !record.dropped && record.etag == self.etag && record.stamp.fits(now)
+        }))
+    }
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Claim").field(&self.etag).finish()
+    }
+}
+
 /// An open object.
 #[derive(Clone, Debug)]
 pub struct Object {
@@ -101,23 +154,34 @@ pub struct Object {
     pub file: Option<Arc<File>>,
     /// The mtime and size to compare with while the body is sent: see [`Object::unchanged`].
     pub(crate) stamp: (u64, Timestamp),
+    /// What its record said of the content, if it was believed.
+    pub(crate) claim: Option<Claim>,
     /// Is the file on a filesystem of another machine, where no call is known not to wait?
     pub remote: bool,
 }
 
 impl Object {
-    /// Has the open file still the size and mtime that [`Object::info`] was made from?
+    /// Is the answer bound to what a record says of the content: an MD5 ETag, a checksum?
+    pub fn is_claimed(&self) -> bool {
+        self.claim.is_some()
+    }
+
+    /// Has the open file still the size and mtime that [`Object::info`] was made from, and what its record
+    /// claimed, if it claimed anything? To be asked after reading bytes, and before they are let go.
     ///
     /// # Errors
-    /// What fstat says.
+    /// What fstat says, and where ctime moved, what reading the record says.
     pub fn unchanged(&self) -> std::io::Result<bool> {
         let Some(file) = &self.file else {
             return Ok(true);
         };
-        let stat = rustix::fs::fstat(file)?;
-        Ok((
-            stat.st_size as u64,
-            Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as i64),
-        ) == self.stamp)
+        let now = FileState::of(&rustix::fs::fstat(file)?);
+        if (now.size, now.modified) != self.stamp {
+            return Ok(false);
+        }
+        match &self.claim {
+            Some(claim) => claim.holds(file, &now).map_err(std::io::Error::other),
+            None => Ok(true),
+        }
     }
 }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use rustix::fs::{self, FileType, OFlags, Stat};
 
+use crate::object::Claim;
 use crate::path::{self, DiskPath};
+use crate::record::FileState;
 use crate::root::{kind, named};
 use crate::{
     Access, Bucket, Object, ObjectKey, Result, StoreError, Timestamp, dirmark, fsfacts, record,
@@ -39,6 +41,7 @@ impl Bucket {
                 let remote = self.is_remote_file(&file, &stat);
                 let stamp = (info.size, info.modified);
                 Ok(Object {
+                    claim: Claim::of(self, FileState::of(&stat).inode(), &info),
                     info,
                     file: Some(Arc::new(File::from(file))),
                     stamp,
@@ -51,6 +54,7 @@ impl Bucket {
                     info,
                     file: None,
                     stamp: (0, modified),
+                    claim: None,
                     remote: false,
                 })
             }

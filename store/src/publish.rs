@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{self, AtFlags, Gid, Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use crate::change::ChangeKind;
 use crate::copy::copy_bytes;
 use crate::dirmark::{self, DirMark};
 use crate::inherit::Inheritance;
@@ -181,10 +182,14 @@ impl Bucket {
                 self.store.judge.memory.remember(&state, &now.record);
             }
             drop(held);
+            // Told before it is synced: it is there, and the kernel is told meanwhile.
+            let mut announcement = self.announcement();
+            announcement.add(self.published_at(&place, !grown.is_empty()));
             self.sync_entries(place.parent.iter().chain(&grown).chain(&place.shadow))?;
             if let Some(parent) = &place.parent {
                 self.sync_way(&place.tree, &place.path, parent, &grown)?;
             }
+            announcement.wait();
             return Ok(finished.published(state.modified));
         }
         Err(StoreError::Unavailable(format!(
@@ -308,8 +313,17 @@ impl Bucket {
             }
         }
         drop(held);
+        let mut announcement = self.announcement();
+        if !grown.is_empty() {
+            announcement.add(self.parents_of(&self.tree, path));
+        }
+        announcement.add(match made {
+            true => self.change(&parent, path.name(), None, ChangeKind::DirectoryMade),
+            false => self.attributes_of(&dir),
+        });
         self.sync_entries([&dir, &parent].into_iter().chain(&grown))?;
         self.sync_way(&self.tree, path, &parent, &grown)?;
+        announcement.wait();
         Ok(Some(finished.published(modified)))
     }
 

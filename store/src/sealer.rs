@@ -20,7 +20,8 @@ use crate::open::Found;
 use crate::record::stamp::may_hide;
 use crate::record::{self, FileState, Record, Stamp, Verdict, kind};
 use crate::{
-    Access, Bucket, BucketName, Digester, ETag, ObjectKey, Result, Store, StoreError, Timestamp,
+    Access, Bucket, BucketName, Digester, ETag, Inode, ObjectKey, Result, Store, StoreError,
+    Timestamp,
 };
 
 /// How long an empty queue is waited on before the thread looks whether it should end.
@@ -32,7 +33,7 @@ const TURNS: u32 = 60;
 const MAX_BUSY: usize = 4096;
 /// How long a file must have been left alone before it is settled: its ETag must not change in the middle
 /// of a client's work, and who changed it may not be done.
-const UNTOUCHED: i64 = 10_000_000_000;
+const UNTOUCHED: Duration = Duration::from_secs(10);
 /// How long a file must have been left alone where a lease proves nothing.
 const QUIET: i64 = 2_000_000_000;
 /// Bytes read at once, and bytes a second at most, so that nobody's disk is kept from its work.
@@ -70,11 +71,19 @@ impl Store {
     /// # Errors
     /// `Io` where no thread can be had.
     pub fn start_sealer(self: &Arc<Self>) -> Result<Sealer> {
+        self.start_sealer_after(UNTOUCHED)
+    }
+
+    /// Starts the sealer's thread with another quiet time than ten seconds: for tests.
+    ///
+    /// # Errors
+    /// `Io` where no thread can be had.
+    pub fn start_sealer_after(self: &Arc<Self>, untouched: Duration) -> Result<Sealer> {
         let stop = Arc::new(AtomicBool::new(false));
         let (store, stopping) = (Arc::clone(self), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("sealer".to_owned())
-            .spawn(move || run(&store, &stopping))
+            .spawn(move || run(&store, nanos(untouched), &stopping))
             .map_err(|e| StoreError::from_io("the sealer's thread", e))?;
         Ok(Sealer {
             stop,
@@ -94,7 +103,7 @@ impl Drop for Sealer {
     }
 }
 
-fn run(store: &Arc<Store>, stop: &AtomicBool) {
+fn run(store: &Arc<Store>, untouched: i64, stop: &AtomicBool) {
     let mut busy: VecDeque<Busy> = VecDeque::new();
     while !stop.load(Ordering::Relaxed) {
         let due = busy.front().is_some_and(|b| b.due <= Instant::now());
@@ -105,7 +114,7 @@ fn run(store: &Arc<Store>, stop: &AtomicBool) {
                 None => continue,
             },
         };
-        match settle(store, &bucket, &key, UNTOUCHED, stop) {
+        match settle(store, &bucket, &key, untouched, stop) {
             Ok(Outcome::Settled) => {}
             Ok(Outcome::Busy) if turns < TURNS && busy.len() < MAX_BUSY => {
                 busy.push_back(Busy {
@@ -138,10 +147,22 @@ fn settle(
         return Ok(Outcome::Settled);
     };
     let examined = record::describe::examine(&bucket, &file, FileState::of(&stat))?;
-    let Verdict::Unverified(Some(old)) = examined.verdict else {
+    // Who has it open for writing brings it back when he closes it.
+    if examined.flux.is_some() {
         return Ok(Outcome::Settled);
+    }
+    let (old, claims) = match examined.verdict {
+        Verdict::Unverified(Some(old)) => (Some(old), true),
+        Verdict::Stale(old) => (Some(old), false),
+        // Only who closed it, having written it, or saw it arrive, queued it here.
+        Verdict::None => (None, false),
+        Verdict::Valid(_) | Verdict::Unverified(None) => return Ok(Outcome::Settled),
     };
-    if may_hide(&examined.state, old.stamp) || rest(&examined.state) < untouched {
+    let stamp = match &old {
+        Some(old) if claims => old.stamp,
+        _ => Stamp::of(&examined.state),
+    };
+    if may_hide(&examined.state, stamp) || rest(&examined.state) < untouched {
         return Ok(Outcome::Busy); // time alone may settle it
     }
     // Linux: a store through a mapping changes no time until its page is written back.
@@ -150,14 +171,23 @@ fn settle(
         return Ok(Outcome::Busy);
     };
     let before = FileState::look(&file)?;
-    let Some(found) = hash(&file, &lease, stop)? else {
-        return Ok(Outcome::Busy);
+    let quiet = Quiet {
+        bucket: &bucket,
+        file: &file,
+        inode: before.inode(),
+        lease,
+        stop,
     };
-    let same = found == (old.stamp.size, old.crc64);
-    let Some(mut record) = (if same {
-        Some(old)
-    } else {
-        read_anew(&file, &before, old, &lease, stop)?
+    let same = match &old {
+        Some(old) if claims => match hash(&quiet)? {
+            Some(found) => found == (old.stamp.size, old.crc64),
+            None => return Ok(Outcome::Busy),
+        },
+        _ => false,
+    };
+    let Some(mut record) = (match old {
+        Some(old) if same => Some(old),
+        old => read_anew(&quiet, &before, old)?,
     }) else {
         return Ok(Outcome::Busy);
     };
@@ -166,12 +196,16 @@ fn settle(
     if let ETag::Derived(first, _) = before.derived_etag(bucket.stable_inodes()) {
         record.replaced = Some(first);
     }
-    let _held = bucket.lock_key(&key)?;
+    let held = bucket.lock_key(&key)?;
+    let held = (bucket.store.changes.record(before.inode()), held);
     let still = record::describe::examine(&bucket, &file, FileState::look(&file)?)?;
-    if still.state != before || still.bytes != examined.bytes || !lease.holds(&file) {
+    if still.state != before || still.bytes != examined.bytes || !quiet.holds() {
         return Ok(Outcome::Busy);
     }
-    match (bucket.restamp(&file, &before, record, None), &still.bytes) {
+    match (
+        bucket.restamp_held(&file, &before, record, None),
+        &still.bytes,
+    ) {
         // A file that we may only read: this process knows, and no other needs to.
         (Err(StoreError::Denied(_) | StoreError::ReadOnly(_)), Some(bytes)) if same => {
             store.judge.memory.remember(&before, bytes);
@@ -180,7 +214,29 @@ fn settle(
             other?;
         }
     }
+    drop(held);
+    bucket.announce_attributes(&key, &file);
     Ok(Outcome::Settled)
+}
+
+/// A file that is read while nobody writes it.
+struct Quiet<'a> {
+    bucket: &'a Bucket,
+    file: &'a OwnedFd,
+    inode: Inode,
+    lease: Lease<'a>,
+    stop: &'a AtomicBool,
+}
+
+impl Quiet<'_> {
+    /// Has nobody asked to write since, here or elsewhere?
+    fn holds(&self) -> bool {
+        self.lease.holds(self.file) && self.bucket.store.changes.in_flux(self.inode).is_none()
+    }
+}
+
+fn nanos(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// How long a file has been left alone, in nanoseconds.
@@ -189,26 +245,23 @@ fn rest(state: &FileState) -> i64 {
     Timestamp::now().0.saturating_sub(moved.0)
 }
 
-/// A record of the content as it is, with the object half of the record that spoke of other bytes.
-/// `None` where a writer came or we are to stop.
-fn read_anew(
-    file: &OwnedFd,
-    state: &FileState,
-    old: Record,
-    lease: &Lease,
-    stop: &AtomicBool,
-) -> Result<Option<Record>> {
+/// A record of the content as it is, with the object half of the record that spoke of other bytes, if there
+/// was one. `None` where a writer came or we are to stop.
+fn read_anew(quiet: &Quiet, state: &FileState, old: Option<Record>) -> Result<Option<Record>> {
     let mut digester = Digester::new(&[]);
-    if !read_quietly(file, lease, stop, |bytes| digester.update(bytes))? {
+    if !read_quietly(quiet, |bytes| digester.update(bytes))? {
         return Ok(None);
     }
     let digests = digester.finish();
     let stamp = Stamp {
         size: digests.length,
-        modified: state.modified,
-        seal: state.changed,
+        ..Stamp::of(state)
     };
     let mut record = Record::new(ETag::Md5(digests.md5), digests.crc64, stamp);
+    let Some(old) = old else {
+        record.sealed = true;
+        return Ok(Some(record));
+    };
     record.type_code = old.type_code;
     record.has_meta = old.has_meta;
     record.sealed = old.sealed;
@@ -218,10 +271,10 @@ fn read_anew(
 }
 
 /// Length and CRC64NVME of the content; `None` where a writer came or we are to stop.
-fn hash(file: &OwnedFd, lease: &Lease, stop: &AtomicBool) -> Result<Option<(u64, u64)>> {
+fn hash(quiet: &Quiet) -> Result<Option<(u64, u64)>> {
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
     let mut length = 0;
-    let whole = read_quietly(file, lease, stop, |bytes| {
+    let whole = read_quietly(quiet, |bytes| {
         digest.update(bytes);
         length += bytes.len() as u64;
     })?;
@@ -229,14 +282,9 @@ fn hash(file: &OwnedFd, lease: &Lease, stop: &AtomicBool) -> Result<Option<(u64,
 }
 
 /// Reads a file to its end, no faster than [`RATE`]; `false` where a writer came or we are to stop.
-fn read_quietly(
-    file: &OwnedFd,
-    lease: &Lease,
-    stop: &AtomicBool,
-    mut each: impl FnMut(&[u8]),
-) -> Result<bool> {
+fn read_quietly(quiet: &Quiet, mut each: impl FnMut(&[u8])) -> Result<bool> {
     let failed = |e| StoreError::from_io("reading an object", e);
-    let reader = File::from(file.try_clone().map_err(failed)?);
+    let reader = File::from(quiet.file.try_clone().map_err(failed)?);
     let (mut buffer, mut offset, start) = (vec![0; CHUNK], 0_u64, Instant::now());
     loop {
         let length = reader.read_at(&mut buffer, offset).map_err(failed)?;
@@ -245,7 +293,7 @@ fn read_quietly(
         }
         each(&buffer[..length]);
         offset += length as u64;
-        if stop.load(Ordering::Relaxed) || !lease.holds(file) {
+        if quiet.stop.load(Ordering::Relaxed) || !quiet.holds() {
             return Ok(false);
         }
         let earned = Duration::from_millis(offset * 1000 / RATE);

@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::open::Found;
-use crate::record::{Examined, FileState, Record, Verdict, describe_locked, disk, kind};
+use crate::record::{Examined, FileState, Record, Verdict, describe_locked, disk, examine, kind};
 use crate::{Access, Bucket, Meta, ObjectKey, Result, StoreError, content_type};
 
 impl Bucket {
@@ -20,9 +20,10 @@ impl Bucket {
         let missing = || StoreError::NoSuchKey(key.to_string());
         match self.find(key, Access::Blocking)?.ok_or_else(missing)? {
             Found::File(file, _) => {
-                let (examined, info) = describe_locked(self, &file, key.as_str())?;
-                self.change_meta(&file, &examined, Meta { tags, ..info.meta })?;
+                let (_, info) = describe_locked(self, &file, key.as_str())?;
+                self.change_meta(&file, Meta { tags, ..info.meta })?;
                 drop(held);
+                self.announce_attributes(key, &file);
                 self.sync_content(&file)
             }
             Found::Directory(dir, _) => {
@@ -32,18 +33,18 @@ impl Bucket {
                 disk::set_meta(&dir, json.as_deref())
                     .map_err(|e| crate::root::system(key.as_str(), e))?;
                 drop(held);
+                self.announce_attributes(key, &dir);
                 self.sync_entries([&dir])
             }
         }
     }
 
     /// Replaces the object half of a file whose key is locked. The content half stays what it is worth.
-    pub(crate) fn change_meta(
-        &self,
-        file: &OwnedFd,
-        examined: &Examined,
-        meta: Meta,
-    ) -> Result<()> {
+    pub(crate) fn change_meta(&self, file: &OwnedFd, meta: Meta) -> Result<()> {
+        let state = FileState::look(file)?;
+        let _held = self.store.changes.record(state.inode());
+        // Under the record: a writer in the mount has dropped it by now, or finds what is written here.
+        let examined = examine(self, file, FileState::look(file)?)?;
         let record = examined.verdict.record();
         let old = disk::read_meta(file, record, &self.tree)?;
         let put = record.filter(|record| !record.sealed);
@@ -74,9 +75,10 @@ impl Bucket {
                     record.type_code
                 };
                 record.set_unsynced(self.unsynced_boot());
-                let changed = self.restamp(file, &examined.state, record, Some(json.as_deref()));
+                let changed =
+                    self.restamp_held(file, &examined.state, record, Some(json.as_deref()));
                 if changed.is_err() {
-                    self.put_back(file, examined, before, old.as_deref());
+                    self.put_back(file, &examined, before, old.as_deref());
                 }
                 changed.map(|_| ())
             }
@@ -102,19 +104,8 @@ impl Bucket {
 
     /// Stamps a record again, whose content was true of `state`: first the record as it is, which moves
     /// ctime to now; then with the ctime that this gave. `meta`: the object half to write before.
-    /// `false`: the content changed meanwhile, and the record stays as good as it was, which is stale.
-    pub(crate) fn restamp(
-        &self,
-        file: impl AsFd,
-        state: &FileState,
-        record: Record,
-        meta: Option<Option<&[u8]>>,
-    ) -> Result<bool> {
-        let _held = self.store.changes.record(state.inode());
-        self.restamp_held(file, state, record, meta)
-    }
-
-    /// [`Bucket::restamp`] for who holds the record.
+    /// `false`: the content changed meanwhile, and the record stays as good as it was, which is stale. The
+    /// caller holds the record ([`crate::Changes::record`]).
     pub(crate) fn restamp_held(
         &self,
         file: impl AsFd,

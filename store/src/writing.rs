@@ -32,10 +32,14 @@ impl Bucket {
     /// # Errors
     /// What fstat says.
     pub fn writing(&self, file: impl AsFd) -> Result<Writing> {
-        let opened = FileState::look(&file)?;
-        let inode = opened.inode();
+        let inode = FileState::look(&file)?.inode();
+        let number = self.store.changes.begin(inode);
+        // Looked at once it is counted: what others write now is counted as theirs or as this one's.
+        let opened = FileState::look(&file).inspect_err(|_| {
+            self.store.changes.end(inode, false);
+        })?;
         Ok(Writing {
-            number: self.store.changes.begin(inode),
+            number,
             bucket: self.clone(),
             inode,
             opened,
@@ -46,7 +50,8 @@ impl Bucket {
 
     /// Does what moves a file's ctime (or sets its mtime) and leaves its content (chmod, chown, utimens,
     /// rename, link, setxattr), and stamps a valid record again. `file` may be opened with O_PATH. A record
-    /// that cannot be stamped is left for the sealer: it never fails the call.
+    /// that cannot be stamped is left for the sealer: it never fails the call. `change` runs while the record
+    /// is held: it must neither announce nor come back here.
     ///
     /// # Errors
     /// What `change` says.
@@ -99,6 +104,22 @@ impl Bucket {
             return Ok(());
         }
         disk::write_record(&file, &record.without_content(), &self.tree).map(|_| ())
+    }
+
+    /// Where the filesystem has no xattrs, the object half lies under the inode's number, and only a stamp
+    /// tells that it is still that file's: at the last close it gets one. The caller holds the record.
+    fn keep_object_half(&self, file: impl AsFd) -> Result<()> {
+        let raw = disk::read(&file, &self.tree)?;
+        if !raw.by_inode {
+            return Ok(());
+        }
+        match raw.record.and_then(|b| record::Record::decode(&b).ok()) {
+            Some(mut record) if record.dropped => {
+                record.stamp = record::Stamp::of(&FileState::look(&file)?);
+                disk::write_record(&file, &record, &self.tree).map(|_| ())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -155,7 +176,13 @@ impl Writing {
     /// # Errors
     /// What the disk says; the count is ended all the same.
     pub fn finish(mut self, file: impl AsFd, key: Option<&ObjectKey>) -> Result<()> {
-        let moved = self.compare(file);
+        let moved = self.compare(&file);
+        if let Ok(true) = moved {
+            let _held = self.bucket.store.changes.record(self.inode);
+            if let Err(e) = self.bucket.keep_object_half(&file) {
+                tracing::debug!("the object half of a closed file is lost: {e}");
+            }
+        }
         self.ended = true;
         let changes = Arc::clone(&self.bucket.store.changes);
         let last = changes.end(self.inode, *moved.as_ref().unwrap_or(&true));

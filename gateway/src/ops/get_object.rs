@@ -42,7 +42,10 @@ pub(crate) async fn get_object(
         {
             None => Some((ReplyBody::Empty, opened.sent_by)),
             Some((slice, file)) if slice.length > INLINE => {
-                Some((lend(&opened.object, file, slice), opened.sent_by))
+                // Beside a mount somebody may write in place after the last check.
+                let copied = opened.object.is_claimed() && call.gateway.store.changes().is_heard();
+                let body = lend(&opened.object, file, slice).copied(copied);
+                Some((ReplyBody::File(body), opened.sent_by))
             }
             Some((slice, file)) => read(key, &opened.object, file, slice, opened.sent_by).await?,
         };
@@ -58,10 +61,10 @@ pub(crate) async fn get_object(
         .with("Key", key.as_str()))
 }
 
-fn lend(object: &Object, file: Arc<File>, slice: Slice) -> ReplyBody {
+fn lend(object: &Object, file: Arc<File>, slice: Slice) -> FileBody {
     let watched = object.clone();
     let body = FileBody::new(file, slice.start, slice.length, move || watched.unchanged());
-    ReplyBody::File(body.on_remote_filesystem(object.remote))
+    body.on_remote_filesystem(object.remote)
 }
 
 /// What reading a small slice found.

@@ -68,7 +68,7 @@ impl Outgoing {
         };
         account.offer(0);
         let source = match pieces {
-            Some(pieces) if !cursor.file.remote => {
+            Some(pieces) if !cursor.file.remote && !cursor.file.copied => {
                 account.sent_by(SentBy::Sendfile);
                 Source::Send(SendFile { cursor, pieces })
             }

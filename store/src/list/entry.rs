@@ -136,6 +136,9 @@ impl<'a> Look<'a> {
         let state = state(&stat);
         let known = self.known.get(&state);
         self.expects_known = known.is_some();
+        if self.bucket.store.changes.in_flux(state.inode()).is_some() {
+            return self.by_path(reader, key);
+        }
         if let Some(tagged) = known {
             return Ok(Some(seen(&state, tagged)));
         }
@@ -148,13 +151,15 @@ impl<'a> Look<'a> {
             Err(_) => return self.by_path(reader, key),
         };
         let verdict = judge(self.bucket, &state, bytes);
+        // Again, and after the record: who opened the file since the first look has not dropped it yet.
+        let in_flux = self.bucket.store.changes.in_flux(state.inode()).is_some();
         let sure = match verdict {
             Verdict::Valid(_) => true,
             // Another file may have taken the name between the two calls.
             Verdict::None | Verdict::Stale(_) => in_time || self.stays(reader, dir, key, &state)?,
             Verdict::Unverified(_) => false,
         };
-        if !sure {
+        if !sure || in_flux {
             return self.by_path(reader, key);
         }
         let checksum = match &verdict {

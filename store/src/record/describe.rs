@@ -7,9 +7,11 @@ use rustix::fs::Stat;
 use super::memory::Recall;
 use super::stamp::may_hide;
 use super::{FileState, Record, Verdict, disk, kind};
+use crate::object::Claim;
 use crate::{
-    Access, Bucket, Checksum, ChecksumType, Digester, ETag, Meta, Object, ObjectChecksum,
-    ObjectInfo, ObjectKey, PartInfo, Result, StoreError, Timestamp, content_type, relaxed,
+    Access, Bucket, Checksum, ChecksumType, Digester, ETag, FluxNumber, Meta, Object,
+    ObjectChecksum, ObjectInfo, ObjectKey, PartInfo, Result, StoreError, Timestamp, content_type,
+    relaxed,
 };
 
 /// A record that was read and judged, with the bytes that the judgement is of.
@@ -19,6 +21,8 @@ pub(crate) struct Examined {
     pub(crate) state: FileState,
     /// Whether the record speaks of the file.
     pub(crate) verdict: Verdict,
+    /// Somebody has the file open for writing: then no verdict claims anything of its content.
+    pub(crate) flux: Option<FluxNumber>,
     /// The record's bytes.
     pub(crate) bytes: Option<Vec<u8>>,
     /// Where the filesystem has no xattrs: the meta JSON that lay beside the record.
@@ -51,7 +55,7 @@ pub(crate) fn describe(
             examined = again;
         }
     }
-    if matches!(examined.verdict, Verdict::Unverified(_)) {
+    if examined.waits_for_sealing() {
         bucket.store.seal_queue.push(bucket.name(), key);
     }
     inform(bucket, file, key, examined, access)
@@ -71,6 +75,17 @@ pub(crate) fn describe_locked(
     Ok((examined, info))
 }
 
+impl Examined {
+    /// Unverified, or changed through a mount that did not live to have it sealed.
+    fn waits_for_sealing(&self) -> bool {
+        match &self.verdict {
+            Verdict::Unverified(_) => true,
+            Verdict::Stale(record) => record.dropped && self.flux.is_none(),
+            Verdict::Valid(_) | Verdict::None => false,
+        }
+    }
+}
+
 /// Describes a directory that is the object `dir/`: no bytes, and what was said of it.
 ///
 /// # Errors
@@ -86,6 +101,7 @@ pub(crate) fn describe_directory(
         size: 0,
         modified,
         etag: ETag::Md5(nothing.md5),
+        in_flux: false,
         replaced: None,
         derivation: None,
         recorded: None,
@@ -110,8 +126,17 @@ pub(crate) fn examine(bucket: &Bucket, file: impl AsFd, state: FileState) -> Res
     let raw = disk::read(&file, &bucket.tree)?;
     let mut verdict = judge(bucket, &state, raw.record.as_deref());
     let mut meta_beside = raw.meta_beside;
-    // A stale record under an inode's number may speak of a file that is long gone: all of it.
-    if raw.by_inode && matches!(verdict, Verdict::Stale(_)) {
+    // Looked at after the record: who opened the file since has dropped it since.
+    let flux = bucket.store.changes.in_flux(state.inode());
+    if flux.is_some() {
+        verdict = verdict.in_flux();
+    }
+    // A stale record under an inode's number may speak of a file that is long gone: all of it. What this
+    // process dropped of a file that is open, or closed and unchanged since, does not.
+    if raw.by_inode
+        && let Verdict::Stale(record) = &verdict
+        && !(record.dropped && (flux.is_some() || record.stamp.fits(&state)))
+    {
         (verdict, meta_beside) = (Verdict::None, None);
     }
     if let (Verdict::Valid(_), Some(bytes)) = (&verdict, &raw.record) {
@@ -120,6 +145,7 @@ pub(crate) fn examine(bucket: &Bucket, file: impl AsFd, state: FileState) -> Res
     Ok(Examined {
         state,
         verdict,
+        flux,
         bytes: raw.record,
         meta_beside,
     })
@@ -185,6 +211,7 @@ pub(crate) fn inform(
     let Examined {
         state,
         mut verdict,
+        flux,
         meta_beside,
         ..
     } = examined;
@@ -197,11 +224,15 @@ pub(crate) fn inform(
         disk::load_overflow(record, &bucket.tree)?;
     }
     let meta = meta_of(bucket, file, key, &verdict, meta_beside, access)?;
-    let etag = verdict.etag(&state, bucket.stable_inodes());
+    let etag = match flux {
+        Some(open) => state.derivation(bucket.stable_inodes()).in_flux(open),
+        None => verdict.etag(&state, bucket.stable_inodes()),
+    };
     let mut info = ObjectInfo {
         size: state.size,
         modified: state.modified,
         etag,
+        in_flux: flux.is_some(),
         replaced: None,
         derivation: None,
         recorded: None,
@@ -296,6 +327,7 @@ impl Bucket {
         let examined = examine(self, &file, state)?;
         if let Some(settled) = settle(self, &file, &examined)? {
             object.info = inform(self, &file, key.as_str(), settled, Access::Blocking)?;
+            object.claim = Claim::of(self, state.inode(), &object.info);
         }
         Ok(object)
     }

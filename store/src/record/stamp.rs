@@ -70,6 +70,22 @@ pub(crate) struct Judge {
     boot: [u8; 16],
 }
 
+impl Stamp {
+    /// What a record that is made now would say.
+    pub(crate) fn of(state: &FileState) -> Self {
+        Self {
+            size: state.size,
+            modified: state.modified,
+            seal: state.changed,
+        }
+    }
+
+    /// Does the file show this size and mtime?
+    pub(crate) fn fits(&self, state: &FileState) -> bool {
+        self.size == state.size && self.modified == state.modified
+    }
+}
+
 impl FileState {
     /// From a `stat` of the descriptor that is being read.
     pub(crate) fn of(stat: &Stat) -> Self {
@@ -135,6 +151,16 @@ impl Verdict {
         }
     }
 
+    /// The verdict of a file that somebody has open for writing: only the object half is believed.
+    pub(crate) fn in_flux(self) -> Self {
+        match self {
+            Self::Valid(record) | Self::Stale(record) | Self::Unverified(Some(record)) => {
+                Self::Stale(record)
+            }
+            Self::Unverified(None) | Self::None => Self::None,
+        }
+    }
+
     /// The record, whatever it is worth.
     pub(crate) fn record(&self) -> Option<&Record> {
         match self {
@@ -177,7 +203,7 @@ impl Judge {
             Err(Unreadable::Short | Unreadable::Version(_)) => return Verdict::Unverified(None),
         };
         let stamp = record.stamp;
-        if record.dropped || state.size != stamp.size || state.modified != stamp.modified {
+        if record.dropped || !stamp.fits(state) {
             return Verdict::Stale(record);
         }
         if record.unsynced && !self.survived(state, &record, synced) {
