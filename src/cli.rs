@@ -27,6 +27,23 @@ Keys:
   TWINTREE_SECRET_KEY_FILE with the paths of files), else TWINTREE_CREDENTIALS, else the config file, else
   the state directory, where the first start makes a key and prints it once.";
 
+const INVENTORY: &str = "\
+Fields: key, size in bytes, mtime (UTC, nanoseconds), etag as HEAD answers it, crc64nvme (base64), state.
+States:
+  valid       the record speaks of the content: etag and checksum are of these bytes
+  stale       the file was changed since it was recorded: etag is derived from inode, size and times
+  unverified  it was touched (chmod, mv, cp -a): etag is derived until the content was read again
+  none        nobody PUT it and it was not sealed: etag is derived
+Only valid rows have a checksum. `twintree seal` makes the others valid.
+
+Nothing is written into the tree. An entry that cannot be read is named on standard error, the rest is printed,
+and the exit code is 1.
+
+Before and after a migration:
+  twintree inventory /old photos > before.csv
+  twintree inventory /new photos > after.csv
+  diff <(cut -d, -f1,2,4 before.csv) <(cut -d, -f1,2,4 after.csv)";
+
 impl Cli {
     /// Reads the command line and the environment. A variable that is set and empty counts as not set.
     ///
@@ -41,12 +58,15 @@ impl Cli {
             let variable = arg.get_env().and_then(std::env::var_os);
             variable.is_some_and(|value| value.is_empty())
         };
-        let command = Self::command().mut_subcommand("serve", |serve| {
-            serve.mut_args(|arg| match empty(&arg) {
-                true => arg.env(Resettable::Reset),
-                false => arg,
-            })
-        });
+        let mut command = Self::command();
+        for name in ["serve", "inventory"] {
+            command = command.mut_subcommand(name, |command| {
+                command.mut_args(|arg| match empty(&arg) {
+                    true => arg.env(Resettable::Reset),
+                    false => arg,
+                })
+            });
+        }
         let matches = command.try_get_matches_from(words)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         if let (Command::Serve(serve), Some((_, found))) = (&mut cli.command, matches.subcommand())
@@ -72,11 +92,49 @@ pub enum Command {
         #[arg(long)]
         read_only: bool,
     },
+    /// List every object of a bucket with size, mtime, ETag and checksum, to compare before and after a migration
+    #[command(after_help = INVENTORY)]
+    Inventory(Box<Inventory>),
     /// Print what is recorded of a file, in words
     Inspect {
         /// The file
         file: PathBuf,
     },
+}
+
+/// The tree that a command works on, as `serve` sees it.
+#[derive(Debug, Default, Args)]
+pub struct Tree {
+    /// The directory whose directories are buckets, as for `serve`
+    pub root: PathBuf,
+    /// The config file of `serve` (TOML): its `hide`, `verify` and `read-only` count here too
+    #[arg(long, value_name = "FILE", env = "TWINTREE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Name to leave out at every depth (* stands for any text), as for `serve`; may be given several times
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TWINTREE_HIDE",
+        value_delimiter = ','
+    )]
+    pub hide: Vec<String>,
+    /// stamp: a record counts while size, mtime and ctime say so; mtime: size and mtime suffice [default: stamp]
+    #[arg(long, value_name = "stamp|mtime", env = "TWINTREE_VERIFY")]
+    pub verify: Option<String>,
+}
+
+/// Options of `inventory`.
+#[derive(Debug, Args)]
+pub struct Inventory {
+    /// The tree.
+    #[command(flatten)]
+    pub tree: Tree,
+    /// The bucket, or the part of it whose keys begin with PREFIX
+    #[arg(value_name = "BUCKET[/PREFIX]")]
+    pub part: OsString,
+    /// csv (RFC 4180, with a header line) or jsonl (one JSON object a line)
+    #[arg(long, value_name = "csv|jsonl", default_value = "csv")]
+    pub format: String,
 }
 
 /// Options of `serve`. Each may also stand in the environment or in the config file; a flag wins over the

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use twintree_gateway::call::Settings;
 use twintree_gateway::server::Limits;
-use twintree_store::{Durability, KeyPolicy};
+use twintree_store::{Durability, KeyPolicy, StoreOptions};
 
 use crate::cli;
 
@@ -188,11 +188,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         "posix-only" => KeyPolicy::PosixOnly,
         other => bail!("keys is any or posix-only, not {other:?}"),
     };
-    let verify_mtime_only = match pick(args.verify, file.verify, "stamp").as_str() {
-        "stamp" => false,
-        "mtime" => true,
-        other => bail!("verify is stamp or mtime, not {other:?}"),
-    };
+    let verify_mtime_only = verify_mtime_only(args.verify, file.verify)?;
     let seal = match pick(args.seal, file.seal, "written").as_str() {
         "off" => Seal::Off,
         "written" => Seal::Written,
@@ -300,6 +296,29 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         limits,
         inline_keys,
     })
+}
+
+/// How a command that serves nothing opens the tree.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn tree(args: cli::Tree, file: File) -> Result<StoreOptions> {
+    Ok(StoreOptions {
+        root: args.root,
+        durability: Durability::Strict,
+        keys: KeyPolicy::Any,
+        read_only: file.read_only.unwrap_or(false),
+        hide: list(args.hide, file.hide, &[]),
+        verify_mtime_only: verify_mtime_only(args.verify, file.verify)?,
+    })
+}
+
+fn verify_mtime_only(flag: Option<String>, file: Option<String>) -> Result<bool> {
+    match flag.or(file).as_deref().unwrap_or("stamp") {
+        "stamp" => Ok(false),
+        "mtime" => Ok(true),
+        other => bail!("verify is stamp or mtime, not {other:?}"),
+    }
 }
 
 fn list(flags: Vec<String>, file: Option<OneOrMany>, default: &[&str]) -> Vec<String> {

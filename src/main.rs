@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         cli::Command::Serve(args) => commands::serve::run(*args),
         cli::Command::Doctor { dir, read_only } => commands::doctor::run(&dir, read_only),
+        cli::Command::Inventory(args) => commands::inventory::run(*args),
         cli::Command::Inspect { file } => commands::inspect::run(&file),
     };
     match result {

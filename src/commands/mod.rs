@@ -2,6 +2,8 @@
 
 pub mod doctor;
 pub mod inspect;
+pub mod inventory;
+mod part;
 pub mod serve;
 mod snippets;
 

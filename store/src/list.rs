@@ -7,6 +7,7 @@
 pub(crate) mod cache;
 mod entry;
 mod fan;
+pub mod inventory;
 mod known;
 pub(crate) mod names;
 pub(crate) mod read;
@@ -16,6 +17,7 @@ mod walk;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use cache::NameCache;
 use entry::{Candidate, Place};
 use read::{Reader, Side};
 use scope::Scope;
@@ -78,7 +80,7 @@ impl Bucket {
         if query.max_keys == 0 {
             return Ok(page);
         }
-        let mut keys = self.keys(query)?;
+        let mut keys = self.keys(query, &self.store.names)?;
         loop {
             // One more than the page has room for: whether anything follows must be known, not guessed.
             let room = query.max_keys - page.len();
@@ -98,7 +100,7 @@ impl Bucket {
     }
 
     /// The keys and common prefixes that the query is about, from its marker on.
-    fn keys(&self, query: &ListQuery) -> Result<Keys> {
+    fn keys(&self, query: &ListQuery, cache: &Arc<NameCache>) -> Result<Keys> {
         let scope = Scope {
             prefix: query.prefix.clone(),
             delimiter: query.delimiter.clone(),
@@ -108,7 +110,7 @@ impl Bucket {
             Arc::new(Reader {
                 tree,
                 side,
-                cache: Arc::clone(&self.store.names),
+                cache: Arc::clone(cache),
                 bucket: self.name().clone(),
             })
         };

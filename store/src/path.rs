@@ -99,7 +99,7 @@ pub(crate) fn native(key: &ObjectKey) -> Option<DiskPath> {
 }
 
 /// The text of a disk name in a key. Borrowed where nothing needs the escape.
-pub(crate) fn key_text(name: &[u8]) -> Cow<'_, str> {
+pub fn key_text(name: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(name)
         && !text.chars().any(is_escape)
     {

@@ -47,6 +47,22 @@ impl Timestamp {
     pub(crate) fn a_second_before(self) -> Self {
         Self::from_parts(self.seconds().saturating_sub(1), 0)
     }
+
+    /// As `2024-02-29T12:34:56.123456789Z` (RFC 3339): every nanosecond, UTC.
+    pub fn rfc3339(self) -> String {
+        let day = civil(self.seconds());
+        let second = day.second_of_day;
+        format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z",
+            day.year,
+            day.month,
+            day.day,
+            second / 3600,
+            second / 60 % 60,
+            second % 60,
+            self.subsec_nanos()
+        )
+    }
 }
 
 /// Splits seconds since the epoch by counting 400-year eras of years that begin on 1 March.
@@ -84,5 +100,16 @@ mod tests {
         }
         assert_eq!(Timestamp::from_parts(i64::MIN, 0).0, i64::MIN);
         assert_eq!(Timestamp::from_parts(i64::MAX, 999_999_999).0, i64::MAX);
+    }
+
+    #[test]
+    fn rfc3339_shows_every_nanosecond_also_before_1970() {
+        let shown = |nanoseconds| Timestamp(nanoseconds).rfc3339();
+        assert_eq!(
+            shown(1_709_210_096_123_456_789),
+            "2024-02-29T12:34:56.123456789Z"
+        );
+        assert_eq!(shown(-1), "1969-12-31T23:59:59.999999999Z");
+        assert_eq!(shown(0), "1970-01-01T00:00:00.000000000Z");
     }
 }

@@ -77,8 +77,13 @@ pub(crate) struct NameCache {
     pub fan: Fan,
     /// The files themselves.
     pub known: Known,
+    /// Who is told of entries that cannot be read, instead of the log; then no such entry ends a walk.
+    complaints: Option<Box<Complain>>,
     budget: usize,
 }
+
+/// Takes the key (of a directory: ending in `/`) and what the system said.
+pub(crate) type Complain = dyn Fn(&str, &str) + Send + Sync;
 
 impl Default for NameCache {
     fn default() -> Self {
@@ -94,8 +99,22 @@ impl NameCache {
             warned: Mutex::default(),
             fan: Fan::default(),
             known: Known::default(),
+            complaints: None,
             budget,
         }
+    }
+
+    /// For one walk over everything: keeps nothing, and hands every entry that cannot be read to `complain`.
+    pub fn for_one_walk(complain: Box<Complain>) -> Self {
+        Self {
+            complaints: Some(complain),
+            ..Self::with_budget(0)
+        }
+    }
+
+    /// Is somebody told of every entry that cannot be read?
+    pub fn is_complete(&self) -> bool {
+        self.complaints.is_some()
     }
 
     /// The names, if they are kept and the directory still shows the same times.
@@ -127,6 +146,9 @@ impl NameCache {
 
     /// Logs once that an entry cannot be read and is left out of listings.
     pub fn warn_once(&self, bucket: &BucketName, key: &str, why: &dyn Display) {
+        if let Some(complain) = &self.complaints {
+            return complain(key, &why.to_string());
+        }
         let mut warned = self.warned.lock();
         if warned.len() < MAX_WARNED && warned.insert((bucket.clone(), key.to_owned())) {
             tracing::warn!(bucket = bucket.as_str(), key, "left out of listings: {why}");

@@ -227,6 +227,10 @@ impl Reader {
                 self.cache.warn_once(&self.bucket, text, &e);
                 Ok(None)
             }
+            Err(e) if self.cache.is_complete() => {
+                self.cache.warn_once(&self.bucket, text, &e);
+                Ok(None)
+            }
             Err(e) => Err(system(&format!("{}/{text}", self.bucket), e)),
         }
     }
@@ -240,6 +244,10 @@ impl Reader {
                 | StoreError::NotAnObject { .. },
             ) => Ok(None),
             Err(e @ StoreError::Denied(_)) => {
+                self.cache.warn_once(&self.bucket, key, &e);
+                Ok(None)
+            }
+            Err(e) if self.cache.is_complete() => {
                 self.cache.warn_once(&self.bucket, key, &e);
                 Ok(None)
             }
