@@ -342,3 +342,6 @@ impl Drop for Subscription {
             .store(subscribers.len(), Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -244,3 +244,6 @@ fn touch(file: &OwnedFd) {
         tracing::debug!("a record can be neither dropped nor outdated: {e}");
     }
 }
+
+#[cfg(test)]
+mod tests;

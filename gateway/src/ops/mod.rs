@@ -196,6 +196,8 @@ mod copy_tests;
 #[cfg(test)]
 mod list_tests;
 #[cfg(test)]
+mod mount_tests;
+#[cfg(test)]
 mod multipart_tests;
 #[cfg(test)]
 mod object_tests;

@@ -5,6 +5,7 @@ mod lifecycle;
 mod limits;
 mod service;
 mod tls;
+mod writers;
 
 use std::fs::File;
 use std::io::{self, Write};
