@@ -27,6 +27,21 @@ Keys:
   TWINTREE_SECRET_KEY_FILE with the paths of files), else TWINTREE_CREDENTIALS, else the config file, else
   the state directory, where the first start makes a key and prints it once.";
 
+const SEAL: &str = "\
+A file that came by cp or rsync has an ETag at once, but one that is derived from its times and ends in -1. This
+reads such files once and records their MD5 as ETag and their CRC64NVME as checksum, in an extended attribute;
+also of files that were changed or touched since they were recorded. Content, mtime and (where we may) atime
+stay as they are. The ETag from before goes on being accepted in If-Match.
+
+It may run beside `twintree serve` on the same tree and beside programs that write: a file that is being written
+is left for later, and no record is made of what changed while it was read. Interrupt it at any time and run it
+again: what is recorded already is not read again.
+
+Exit code: 0; 1 where something could not be read or recorded (it is named on standard error); 130 after SIGINT.
+
+  twintree seal /srv/s3 --dry-run
+  twintree seal /srv/s3 photos/2024 --rate 100MiB";
+
 const INVENTORY: &str = "\
 Fields: key, size in bytes, mtime (UTC, nanoseconds), etag as HEAD answers it, crc64nvme (base64), state.
 States:
@@ -59,7 +74,7 @@ impl Cli {
             variable.is_some_and(|value| value.is_empty())
         };
         let mut command = Self::command();
-        for name in ["serve", "inventory"] {
+        for name in ["serve", "seal", "inventory"] {
             command = command.mut_subcommand(name, |command| {
                 command.mut_args(|arg| match empty(&arg) {
                     true => arg.env(Resettable::Reset),
@@ -92,6 +107,9 @@ pub enum Command {
         #[arg(long)]
         read_only: bool,
     },
+    /// Compute ETag (MD5) and checksum of files that nobody PUT, so that S3 clients see real ones
+    #[command(after_help = SEAL)]
+    Seal(Box<Seal>),
     /// List every object of a bucket with size, mtime, ETag and checksum, to compare before and after a migration
     #[command(after_help = INVENTORY)]
     Inventory(Box<Inventory>),
@@ -121,6 +139,26 @@ pub struct Tree {
     /// stamp: a record counts while size, mtime and ctime say so; mtime: size and mtime suffice [default: stamp]
     #[arg(long, value_name = "stamp|mtime", env = "TWINTREE_VERIFY")]
     pub verify: Option<String>,
+}
+
+/// Options of `seal`.
+#[derive(Debug, Args)]
+pub struct Seal {
+    /// The tree.
+    #[command(flatten)]
+    pub tree: Tree,
+    /// Only this bucket, or the part of it whose keys begin with PREFIX [default: every bucket]
+    #[arg(value_name = "BUCKET[/PREFIX]")]
+    pub part: Option<OsString>,
+    /// Read no more than so many bytes a second, all threads together, e.g. 100MiB [default: no limit]
+    #[arg(long, value_name = "BYTES")]
+    pub rate: Option<String>,
+    /// Files read at once [default: one for each processor, four at most]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print what would be read, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Options of `inventory`.

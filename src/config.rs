@@ -321,6 +321,17 @@ fn verify_mtime_only(flag: Option<String>, file: Option<String>) -> Result<bool>
     }
 }
 
+/// A size such as `100MiB`, of a command's option; none is 0.
+///
+/// # Errors
+/// It is no size, or 0.
+pub fn size(name: &str, text: &str) -> Result<u64> {
+    match bytes(text) {
+        Some(size) if size > 0 => Ok(size),
+        _ => bail!("{name}: {text:?} is no size such as 16K, 5M or 100MiB"),
+    }
+}
+
 fn list(flags: Vec<String>, file: Option<OneOrMany>, default: &[&str]) -> Vec<String> {
     if !flags.is_empty() {
         return flags;

@@ -1,6 +1,7 @@
 //! The daemon: read what was said, do it, say what went wrong.
 //!
-//! Exit codes follow sysexits(3): 64 for a wrong argument or config, 1 for what failed at work.
+//! Exit codes follow sysexits(3): 64 for a wrong argument or config, 1 for what failed at work; 130 where
+//! a signal ended a command that says how far it came.
 
 mod cli;
 mod commands;
@@ -14,6 +15,8 @@ use clap::error::ErrorKind;
 
 /// EX_USAGE of sysexits(3).
 const USAGE: u8 = 64;
+/// What a shell makes of a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let cli = match cli::Cli::read() {
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         cli::Command::Serve(args) => commands::serve::run(*args),
         cli::Command::Doctor { dir, read_only } => commands::doctor::run(&dir, read_only),
         cli::Command::Inventory(args) => commands::inventory::run(*args),
+        cli::Command::Seal(args) => commands::seal::run(*args),
         cli::Command::Inspect { file } => commands::inspect::run(&file),
     };
     match result {
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
             eprintln!("twintree: {}", told(&error));
             ExitCode::FAILURE
         }
+        Err(commands::Failure::Interrupted) => ExitCode::from(INTERRUPTED),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod inspect;
 pub mod inventory;
 mod part;
+pub mod seal;
 pub mod serve;
 mod snippets;
 
@@ -13,6 +14,8 @@ pub enum Failure {
     Usage(anyhow::Error),
     /// It was tried and failed: exit code 1.
     Work(anyhow::Error),
+    /// It was ended by SIGINT or SIGTERM, and has said how far it came: exit code 130.
+    Interrupted,
 }
 
 impl From<anyhow::Error> for Failure {

@@ -69,6 +69,7 @@ pub use multipart::{
 pub use name::{BucketName, ObjectKey};
 pub use object::{Access, Object, ObjectInfo, PartInfo};
 pub use room::{Claim, Room};
+pub use sealer::{Left, SealEvent, SealOptions, SealReport};
 pub use settings::BucketSettings;
 pub use sync::begin_writeback;
 pub use time::Timestamp;

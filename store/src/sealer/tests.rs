@@ -3,12 +3,18 @@
 mod processes;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 
+use super::lease::{LEASES, Lease};
+use super::settle::{Quiet, read_quietly};
 use super::*;
-use crate::record::RECORD_XATTR;
-use crate::{BucketSettings, Durability, KeyPolicy, Meta, Put, StoreOptions, WriteConditions};
+use crate::record::{FileState, RECORD_XATTR, Record};
+use crate::{
+    Access, Bucket, BucketSettings, Digester, Durability, ETag, KeyPolicy, Meta, ObjectKey, Put,
+    StoreOptions, WriteConditions,
+};
 
 struct Place {
     dir: tempfile::TempDir,
@@ -60,10 +66,10 @@ impl Place {
     }
 
     fn settle(&self) {
-        let once = || settle(&self.store, &name(), "f", 0, &AtomicBool::new(false));
+        let once = || at_once(&self.store);
         let begun = std::time::Instant::now();
         // Busy: without leases, and where the clock is coarse, only quiet time tells.
-        while matches!(once().expect("no error"), Outcome::Busy) {
+        while matches!(once().expect("no error"), Outcome::Busy(_)) {
             assert!(begun.elapsed() < Duration::from_secs(20), "never quiet");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -94,6 +100,17 @@ impl Place {
         let bytes = xattr::get(self.path(), RECORD_XATTR).expect("readable")?;
         Some(Record::decode(&bytes).expect("a record"))
     }
+}
+
+/// Settles the file now, however young it is.
+fn at_once(store: &Arc<Store>) -> Result<Outcome> {
+    let terms = Terms {
+        untouched: 0,
+        pace: &Pace::new(None),
+        stop: &AtomicBool::new(false),
+        read: &|_| {},
+    };
+    settle(store, &name(), "f", &terms)
 }
 
 fn open(dir: &tempfile::TempDir) -> Arc<Store> {
@@ -221,8 +238,8 @@ fn file_that_a_writer_holds_open_waits_its_turn() {
         .expect("opened");
     place.next_tick();
     place.chmod(0o600);
-    let busy = settle(&place.store, &name(), "f", 0, &AtomicBool::new(false)).expect("no error");
-    assert!(matches!(busy, Outcome::Busy));
+    let busy = at_once(&place.store).expect("no error");
+    assert!(matches!(busy, Outcome::Busy(_)));
     assert!(matches!(place.etag(), ETag::Derived(..)));
     drop(writer);
     place.settle();
@@ -249,8 +266,7 @@ fn etag_never_flaps_while_two_gateways_tag_and_settle() {
                 for _ in 0..1000 {
                     assert_eq!(gateway.etag(), etag);
                     // Settled or busy: either is right while the other gateway tags.
-                    settle(&gateway.store, &name(), "f", 0, &AtomicBool::new(false))
-                        .expect("no error");
+                    at_once(&gateway.store).expect("no error");
                 }
             });
         }
@@ -267,17 +283,22 @@ fn a_file_that_is_open_for_writing_is_left_alone_and_a_writer_who_comes_stops_th
     let file = fs::File::open(place.path()).expect("opened");
     let writing = bucket.writing(&file).expect("counted");
     let before = place.record();
-    let stop = AtomicBool::new(false);
-    let settled = settle(&place.store, &name(), "f", 0, &stop).expect("no error");
-    assert!(matches!(settled, Outcome::Settled));
+    let settled = at_once(&place.store).expect("no error");
+    assert_eq!(settled, Outcome::Busy(Busy::Counted));
     assert_eq!(place.record(), before);
     let file = OwnedFd::from(file);
     let quiet = Quiet {
         bucket: &bucket,
         file: &file,
         inode: writing.inode(),
+        size: 4,
         lease: Lease { file: None },
-        stop: &stop,
+        terms: &Terms {
+            untouched: 0,
+            pace: &Pace::new(None),
+            stop: &AtomicBool::new(false),
+            read: &|_| {},
+        },
     };
     assert!(!read_quietly(&quiet, |_| ()).expect("read"));
     drop(writing);

@@ -120,7 +120,7 @@ fn work(root: &std::path::Path, work: &str) {
         let tags = vec![("n".to_owned(), n.to_string())];
         bucket.set_tags(&key(), tags).expect("tagged");
         // Settled or busy: either is right while the other process is at work.
-        settle(&store, &name(), "f", 0, &AtomicBool::new(false)).expect("no error");
+        at_once(&store).expect("no error");
         let seen = bucket
             .open(&key(), Access::Blocking)
             .expect("there")
