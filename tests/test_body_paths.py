@@ -12,13 +12,12 @@ import http.client
 import json
 import mmap
 import os
-import shutil
 import socket
 import subprocess
 import types
 
 import pytest
-from lib import data, s3, server, tree as trees, wire
+from lib import data, s3, server, tools, tree as trees, wire
 
 INLINE = 64 << 10
 SIZES = [0, 1, INLINE - 1, INLINE, INLINE + 1, data.MIB, 64 * data.MIB + 1]
@@ -197,8 +196,8 @@ def cell(size, kind, body):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_body_takes_the_path_of_the_rule_and_is_the_objects_bytes(place, size, way, kind, warmth):
-    if way == "h2" and shutil.which("curl") is None:
-        pytest.skip("curl is missing")
+    if way == "h2":
+        tools.need("curl")
     line, warm, path, target = None, warmth == "warm", place.directory / str(size), f"/bucket-one/{size}"
     method, headers, status, expected, more = cell(size, kind, place.bodies[size])
     ask(place, way, "HEAD", target, {})  # names and records are in the kernel's caches: only the pages differ

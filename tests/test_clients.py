@@ -8,7 +8,7 @@ import subprocess
 import threading
 
 import pytest
-from lib import data, environment, s3, server
+from lib import data, environment, s3, server, tools
 
 
 @pytest.fixture
@@ -18,6 +18,8 @@ def run(tmp_path):
     home.mkdir()
 
     def run(*words, fails=False, **more):
+        if words[0] == "curl":
+            tools.need("curl")
         variables = dict(environment.variables(), HOME=str(home), AWS_ACCESS_KEY_ID=server.ACCESS_KEY,
                          AWS_SECRET_ACCESS_KEY=server.SECRET_KEY, AWS_DEFAULT_REGION="us-east-1",
                          AWS_EC2_METADATA_DISABLED="true", TWINTREE_ACCESS_KEY=server.ACCESS_KEY,
@@ -201,8 +203,8 @@ def test_curl_signs_for_itself(run, served, tree, tmp_path, random, client, buck
     assert (tree / bucket / "by-curl").read_bytes() == body
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx")
 def test_behind_nginx_the_signature_is_over_the_host_that_the_client_saw(served, tree, tmp_path, random):
+    tools.need("nginx")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     conf = tmp_path / "nginx.conf"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from lib import s3, server, wire
+from lib import environment, s3, server, wire
 
 USAGE = 64
 FAILED = 1
@@ -202,3 +202,11 @@ def test_inspect_says_in_words_what_is_recorded(daemon, tree):
     assert re.search(r"^mtime now +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{9} UTC$", told.stdout, re.MULTILINE), told.stdout
     made = run("inspect", tree / "bucket/dir")
     assert "made by      twintree" in made.stdout, made.stdout
+
+
+# What a fresh clone needs.
+
+def test_what_the_tests_need_of_the_system_is_what_ci_installs():
+    listed = re.search(r"wanted=\((.*?)\)", (server.ROOT / ".ci" / "run").read_text()).group(1).split()
+    needed = {package for _, package, _ in environment.WANTED if not package.startswith("golang")}
+    assert needed <= set(listed), needed - set(listed)

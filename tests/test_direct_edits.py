@@ -9,7 +9,7 @@ import types
 
 import botocore.exceptions
 import pytest
-from lib import data, filesystems, s3, server, tree as trees
+from lib import data, filesystems, s3, server, tools, tree as trees
 
 KEY = "dir/file.txt"
 SIZE = 40_000
@@ -34,6 +34,8 @@ def test_after_put_the_etag_is_the_md5_also_after_a_restart(edited):
 
 @pytest.mark.parametrize("way", [["cp", "-a"], ["rsync", "-aX"]], ids=["cp -a", "rsync -aX"])
 def test_a_copied_bucket_keeps_its_etags_and_metadata(edited, daemon, tmp_path, way):
+    if way[0] == "rsync":
+        tools.need("rsync")
     other = tmp_path / "other"
     other.mkdir()
     subprocess.run([*way, str(edited.tree / edited.bucket), str(other)], check=True)

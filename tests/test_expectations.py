@@ -13,7 +13,7 @@ import types
 
 import botocore.exceptions
 import pytest
-from lib import data, filesystems, s3, server, tree as trees, wire
+from lib import data, filesystems, s3, server, tools, tree as trees, wire
 
 SOMEBODY = 12345
 
@@ -39,6 +39,7 @@ def test_put_over_a_file_keeps_its_owner_mode_acl_and_foreign_xattrs(place, rand
     foreign = {} if filesystems.lacks("xattrs") else {"user.DOSATTRIB": b"\x00\x01samba", "user.comment": "a comment, ü".encode()}
     for name, value in foreign.items():
         os.setxattr(path, name, value)
+    tools.need("setfacl")
     if not filesystems.lacks("acls"):
         subprocess.run(["setfacl", "-m", f"u:{SOMEBODY + 2}:rw,g:{SOMEBODY + 3}:r", str(path)], check=True)
     acl = subprocess.run(["getfacl", "-n", "--omit-header", str(path)], check=True, capture_output=True).stdout
@@ -77,6 +78,7 @@ def test_complete_and_copy_over_a_file_keep_them_too(place, random, way):
 
 
 def test_a_new_file_takes_the_umask_and_the_folder_s_default_acl(place):
+    tools.need("setfacl")
     if filesystems.lacks("acls"):
         refused = subprocess.run(["setfacl", "-d", "-m", f"u:{SOMEBODY}:rwx", str(place.directory)], capture_output=True, text=True)
         assert refused.returncode != 0 and "not supported" in refused.stderr, "there are none, and the umask alone counts"
@@ -323,6 +325,7 @@ def unprivileged(daemon):
     """A daemon that runs as nobody, on a tree that nobody owns; gives (start, root)."""
     if os.geteuid() != 0:
         pytest.skip("giving up privileges needs root")
+    tools.need("setpriv")
     with trees.Public() as folder:
         binary = shutil.copy(server.BINARY, os.path.join(folder, "twintree"))
         root = pathlib.Path(folder) / "tree"

@@ -15,7 +15,7 @@ import boto3
 import boto3.s3.transfer
 import botocore.exceptions
 import pytest
-from lib import data, environment, s3, wire
+from lib import data, environment, s3, tools, wire
 
 HELLO = b"Hello from a tree of plain files.\n"
 
@@ -37,6 +37,7 @@ def flow(request, daemon, tree, authority, tmp_path):
 
 def curl(flow, *words, **options):
     """curl with the authority of the test; gives (status, body)."""
+    tools.need("curl")
     trust = ["--cacert", flow.verify] if flow.verify else []
     out = flow.tmp / "curl-out"
     out.unlink(missing_ok=True)

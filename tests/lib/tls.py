@@ -2,6 +2,8 @@
 
 import subprocess
 
+from . import tools
+
 
 class Authority:
     """`ca` signs `certificate` (with `key`) for 127.0.0.1, ::1, localhost and names under s3.test."""
@@ -22,4 +24,5 @@ class Authority:
 
 
 def _openssl(*words):
+    tools.need("openssl")
     subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)

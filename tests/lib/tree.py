@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from . import server
+from . import server, tools
 
 
 def picture(root, atime=True):
@@ -80,6 +80,7 @@ class Mount:
         if os.geteuid() != 0:
             pytest.skip("mounting needs root")
         if kind.startswith("ext4"):
+            tools.need("mkfs.ext4", "losetup")
             self.image = folder.with_name(folder.name + ".image")
             with open(self.image, "wb") as image:
                 image.truncate(megabytes << 20)
@@ -89,6 +90,7 @@ class Mount:
                            check=True, capture_output=True)
             command = ["mount", "-o", ",".join(["loop", options] if options else ["loop"]), str(self.image), str(folder)]
         elif kind in ("xfs", "btrfs"):  # neither is made smaller than some hundred megabytes; the image is sparse
+            tools.need(f"mkfs.{kind}", "losetup")
             self.image = folder.with_name(folder.name + ".image")
             with open(self.image, "wb") as image:
                 image.truncate(megabytes << 20)
@@ -106,6 +108,7 @@ class Mount:
 
     def fail(self):
         """Makes ext4 find an error on the disk; with errors=remount-ro it turns read-only under whoever uses it."""
+        tools.need("findmnt")
         os.sync()
         device = subprocess.run(["findmnt", "-no", "SOURCE", str(self.folder)], check=True, capture_output=True, text=True).stdout
         with open(f"/sys/fs/ext4/{os.path.basename(device.strip())}/trigger_fs_error", "w") as trigger:

@@ -93,6 +93,7 @@ impl Place {
             if look(&probe).changed > last {
                 return;
             }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -496,5 +496,6 @@ fn next_tick(beside: &Path, file: &Path) {
         if changed(&probe) > last {
             return;
         }
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }
