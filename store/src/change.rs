@@ -153,12 +153,20 @@ impl Changes {
         self.shard(inode).lock().get(&inode).map(|w| w.number)
     }
 
+    /// Stays the same while nobody opens anything for writing: who looks at a file after he asked for it need
+    /// not look again until it moves. The kernel's clock is too coarse to tell as much.
+    pub(crate) fn openings(&self) -> u64 {
+        self.last
+            .get()
+            .map_or(0, |last| last.load(Ordering::SeqCst))
+    }
+
     /// Counts a writable open.
     pub(crate) fn begin(&self, inode: Inode) -> FluxNumber {
         let last = self
             .last
-            .get_or_init(|| AtomicU64::new(crate::random::number() >> 1));
-        let number = FluxNumber(last.fetch_add(1, Ordering::Relaxed) + 1);
+            .get_or_init(|| AtomicU64::new((crate::random::number() >> 1).max(1)));
+        let number = FluxNumber(last.fetch_add(1, Ordering::SeqCst) + 1);
         let mut shard = self.shard(inode).lock();
         self.open.fetch_add(1, Ordering::SeqCst);
         let writers = shard.entry(inode).or_insert(Writers {

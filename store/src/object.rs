@@ -101,6 +101,8 @@ impl ObjectInfo {
 #[derive(Clone)]
 pub(crate) struct Claim {
     etag: ETag,
+    /// [`Changes::openings`] before its record was read.
+    openings: u64,
     /// The ctime that the file showed when its record was believed.
     changed: Timestamp,
     inode: Inode,
@@ -109,11 +111,18 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// What `info`, which describes a file of this inode, claims; `None`: nothing.
-    pub(crate) fn of(bucket: &Bucket, inode: Inode, info: &ObjectInfo) -> Option<Self> {
+    /// What `info`, which describes a file of this inode, claims; `None`: nothing. `openings` was asked for
+    /// before it was described.
+    pub(crate) fn of(
+        bucket: &Bucket,
+        inode: Inode,
+        info: &ObjectInfo,
+        openings: u64,
+    ) -> Option<Self> {
         let changed = info.derivation?.changed;
         Some(Self {
             etag: info.etag,
+            openings,
             changed,
             inode,
             tree: bucket.tree.clone(),
@@ -122,13 +131,13 @@ impl Claim {
     }
 
     /// Is the file still what was claimed? It shows the same size and mtime. Who has it open for writing may
-    /// have written; who had has dropped the record if he did, and that moves ctime. So do a deletion, a chmod
-    /// or new tags: then the record tells.
+    /// have written; who had has dropped the record if he did. In another process's mount that shows in ctime,
+    /// which a deletion, a chmod or new tags move as well: the record tells.
     fn holds(&self, file: &File, now: &FileState) -> Result<bool> {
         if self.changes.in_flux(self.inode).is_some() {
             return Ok(false);
         }
-        if now.changed == self.changed {
+        if now.changed == self.changed && self.changes.openings() == self.openings {
             return Ok(true);
         }
         let bytes = disk::read(file, &self.tree)?.record;

@@ -35,13 +35,14 @@ impl Bucket {
         if access == Access::Cached && self.is_remote() {
             return Err(StoreError::WouldBlock);
         }
+        let openings = self.store.changes.openings();
         match self.find(key, access)? {
             Some(Found::File(file, stat)) => {
                 let info = record::describe(self, &file, &stat, key.as_str(), access)?;
                 let remote = self.is_remote_file(&file, &stat);
                 let stamp = (info.size, info.modified);
                 Ok(Object {
-                    claim: Claim::of(self, FileState::of(&stat).inode(), &info),
+                    claim: Claim::of(self, FileState::of(&stat).inode(), &info, openings),
                     info,
                     file: Some(Arc::new(File::from(file))),
                     stamp,

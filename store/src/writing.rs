@@ -71,7 +71,7 @@ impl Bucket {
             .and_then(|state| record::examine(self, &file, state))
             .map(|examined| examined.verdict);
         // mtime may be set to what the record says: its content half must be gone by then.
-        if matches!(verdict, Ok(Verdict::Stale(_)))
+        if matches!(verdict, Ok(Verdict::Stale(_) | Verdict::None))
             && let Err(e) = self.drop_content(&file)
         {
             tracing::debug!("a stale record cannot be dropped: {e}");

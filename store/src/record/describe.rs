@@ -320,6 +320,7 @@ impl Bucket {
         let Some(file) = object.file.clone() else {
             return Ok(object);
         };
+        let openings = self.store.changes.openings();
         let state = FileState::look(&file)?;
         if (state.size, state.modified) != object.stamp {
             return Ok(object); // what was described is gone: the caller's check of the file finds it
@@ -327,7 +328,7 @@ impl Bucket {
         let examined = examine(self, &file, state)?;
         if let Some(settled) = settle(self, &file, &examined)? {
             object.info = inform(self, &file, key.as_str(), settled, Access::Blocking)?;
-            object.claim = Claim::of(self, state.inode(), &object.info);
+            object.claim = Claim::of(self, state.inode(), &object.info, openings);
         }
         Ok(object)
     }
