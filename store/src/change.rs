@@ -58,6 +58,8 @@ pub enum ChangeKind {
     /// The file or directory is the same; what is said of it (tags, headers, record) is new: attributes and
     /// xattrs, not content.
     Attributes,
+    /// The same file holds other bytes: a direct writer wrote in place. Only hints say so.
+    Content,
     /// A directory was made: a parent, or the object `dir/`.
     DirectoryMade,
     /// An empty directory was removed.

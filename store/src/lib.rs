@@ -49,6 +49,7 @@ pub mod sweep;
 mod sync;
 mod tags;
 pub mod time;
+pub mod watch;
 pub mod write;
 pub mod writing;
 
@@ -73,5 +74,6 @@ pub use sealer::{Left, SealEvent, SealOptions, SealReport};
 pub use settings::BucketSettings;
 pub use sync::begin_writeback;
 pub use time::Timestamp;
+pub use watch::{Coverage, SealPolicy, WatchOptions, Watcher};
 pub use write::{CopyRequest, Durability, KeyPolicy, Published, Put, Stage, WriteConditions};
 pub use writing::Writing;

@@ -96,6 +96,11 @@ fn run(store: &Arc<Store>, untouched: i64, stop: &AtomicBool) {
         let due = busy.front().is_some_and(|b| b.due <= Instant::now());
         let (bucket, key, turns) = match if due { busy.pop_front() } else { None } {
             Some(again) => (again.bucket, again.key, again.turns),
+            // Those that arrived in one go, and are all too young, wait in the queue, which holds more.
+            None if busy.len() >= MAX_BUSY => {
+                std::thread::sleep(IDLE);
+                continue;
+            }
             None => match store.seal_queue.pop(IDLE) {
                 Some((bucket, key)) => (bucket, key, 0),
                 None => continue,

@@ -1,0 +1,549 @@
+//! Hints of what direct writers do: early invalidation of what a mount's kernel remembers, and sealing of what
+//! arrives. Turning it off changes latency, never truth: every read judges the file itself.
+//!
+//! One thread lays inotify watches on the directories of all buckets, breadth first and those that changed
+//! last before their siblings, no faster than it may and to no more than half of the user's limit; what is
+//! left out is found within the mount's TTL, and by whoever reads it. Links are not followed, the reserved
+//! directory and hidden names are not watched. What the kernel could not queue is made up for by looking at
+//! everything again.
+//!
+//! This talks to inotify itself, on watches by descriptor: the notify crate (8.2) asks for an event at every
+//! open, so that each GET would wake it, and watches by path, which a rename under it redirects.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::{self, AtFlags, Dir, FileType};
+use rustix::io::Errno;
+
+use crate::change::ChangeKind;
+use crate::name::RESERVED;
+use crate::path::{DiskPath, key_text};
+use crate::record::FileState;
+use crate::root::kind;
+use crate::{Bucket, BucketName, Change, Inode, Result, Store, StoreError, Timestamp};
+
+/// How long the thread sleeps without events before it looks whether it should end, or lay more.
+const IDLE: Duration = Duration::from_millis(100);
+/// Directories of which the watches are still to be laid, at most: more are left out.
+const MAX_WAITING: usize = 1 << 20;
+/// Bytes of events read at once: some thousands of them.
+const EVENTS: usize = 128 << 10;
+const MASK: WatchFlags = WatchFlags::ATTRIB
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::ONLYDIR)
+    .union(WatchFlags::EXCL_UNLINK);
+
+/// Which files get an MD5 in the background that nobody asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SealPolicy {
+    /// None but those that were sealed or PUT before and changed.
+    Off,
+    /// Those that arrive or change while we run.
+    #[default]
+    Written,
+    /// All.
+    All,
+}
+
+/// How a store is watched.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchOptions {
+    /// What is sealed.
+    pub seal: SealPolicy,
+    /// Directories watched at most; `None`: half of what the kernel allows a user.
+    pub max_watches: Option<usize>,
+    /// Watches laid in a second at most.
+    pub per_second: u32,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        Self {
+            seal: SealPolicy::default(),
+            max_watches: None,
+            per_second: 2_000,
+        }
+    }
+}
+
+/// How much of the tree is watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Directories with a watch.
+    pub watched: usize,
+    /// Directories that still wait for theirs.
+    pub waiting: usize,
+    /// Directories without one, since there are too many.
+    pub left_out: usize,
+    /// How often events were lost, and everything was looked at again.
+    pub overflows: usize,
+}
+
+/// The running watcher; dropping it ends it.
+pub struct Watcher {
+    stop: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    watched: AtomicUsize,
+    waiting: AtomicUsize,
+    left_out: AtomicUsize,
+    overflows: AtomicUsize,
+}
+
+/// A directory of a bucket; `path` is `None` for its top.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    bucket: BucketName,
+    path: Option<DiskPath>,
+}
+
+/// A directory with a watch. `place` is `None` for the root.
+struct Watched {
+    place: Option<Place>,
+    inode: Inode,
+}
+
+/// A directory that waits for its watch.
+struct Waiting {
+    place: Place,
+    /// Files in it that changed since are new to us.
+    since: Timestamp,
+    /// Did it appear while we run, so that somebody may know it without its entries?
+    is_new: bool,
+}
+
+struct Watch {
+    store: Arc<Store>,
+    options: WatchOptions,
+    counts: Arc<Counts>,
+    queue: OwnedFd,
+    watched: HashMap<i32, Watched>,
+    waiting: VecDeque<Waiting>,
+    limit: usize,
+    /// When the queue was last known to be empty.
+    drained: Timestamp,
+}
+
+impl Store {
+    /// Starts watching in the background. Nothing waits for it.
+    ///
+    /// # Errors
+    /// `Exhausted` where the user has no inotify instance left, `Io` where no thread can be had.
+    pub fn start_watcher(self: &Arc<Self>, options: WatchOptions) -> Result<Watcher> {
+        let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::<Counts>::default());
+        let mut watch = Watch::new(self, options, Arc::clone(&counts))?;
+        let stopping = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("watcher".to_owned())
+            .spawn(move || watch.run(&stopping))
+            .map_err(|e| StoreError::from_io("the watcher's thread", e))?;
+        Ok(Watcher {
+            stop,
+            counts,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Watcher {
+    /// How much of the tree is watched now.
+    pub fn coverage(&self) -> Coverage {
+        let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        Coverage {
+            watched: of(&self.counts.watched),
+            waiting: of(&self.counts.waiting),
+            left_out: of(&self.counts.left_out),
+            overflows: of(&self.counts.overflows),
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the watcher's thread panicked");
+        }
+    }
+}
+
+impl Watch {
+    fn new(store: &Arc<Store>, options: WatchOptions, counts: Arc<Counts>) -> Result<Self> {
+        let failed = |e: Errno| StoreError::from_io("watching the tree", e.into());
+        let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed)?;
+        let mut watch = Self {
+            store: Arc::clone(store),
+            options,
+            counts,
+            queue,
+            watched: HashMap::new(),
+            waiting: VecDeque::new(),
+            limit: options.max_watches.unwrap_or_else(half_of_the_limit),
+            drained: Timestamp::now(),
+        };
+        watch.begin(false)?;
+        Ok(watch)
+    }
+
+    /// Watches the root, and has all buckets wait for theirs.
+    fn begin(&mut self, again: bool) -> Result<()> {
+        let root = self.store.open_root()?;
+        self.lay(&root, None)?;
+        let since = match self.options.seal {
+            SealPolicy::All if !again => Timestamp(i64::MIN),
+            _ => self.drained,
+        };
+        for bucket in self.store.buckets()? {
+            let place = Place {
+                bucket: bucket.name,
+                path: None,
+            };
+            self.wait(Waiting {
+                place,
+                since,
+                is_new: again,
+            });
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, stop: &AtomicBool) {
+        let mut buffer = vec![std::mem::MaybeUninit::uninit(); EVENTS];
+        while !stop.load(Ordering::Relaxed) {
+            let pause = if self.waiting.is_empty() {
+                IDLE
+            } else {
+                Duration::ZERO
+            };
+            let timeout = Timespec {
+                tv_sec: 0,
+                tv_nsec: pause.as_nanos().try_into().unwrap_or(0),
+            };
+            // An interrupted or failed poll is followed by a read that would not wait.
+            let _ = poll(
+                &mut [PollFd::new(&self.queue, PollFlags::IN)],
+                Some(&timeout),
+            );
+            self.drain(&mut buffer);
+            self.lay_some();
+            let counts = &self.counts;
+            counts.watched.store(self.watched.len(), Ordering::Relaxed);
+            counts.waiting.store(self.waiting.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Reads all events there are.
+    fn drain(&mut self, buffer: &mut [std::mem::MaybeUninit<u8>]) {
+        let began = Timestamp::now();
+        let (mut events, mut lost) = (HashSet::new(), false);
+        let mut reader = Reader::new(&self.queue, buffer);
+        // As many as the kernel queues by default, so that a busy tree does not keep us from laying.
+        for _ in 0..16_384 {
+            match reader.next() {
+                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => lost = true,
+                Ok(event) => {
+                    let name = event
+                        .file_name()
+                        .map_or(Vec::new(), |n| n.to_bytes().to_vec());
+                    events.insert((event.wd(), event.events().bits(), name));
+                }
+                Err(_) => break,
+            }
+        }
+        for (watch, flags, name) in events {
+            self.happened(watch, ReadFlags::from_bits_retain(flags), &name);
+        }
+        if lost {
+            self.overflowed();
+        }
+        self.drained = began;
+    }
+
+    /// Events were lost: whoever listens is told that anything may have changed, and all is looked at again.
+    fn overflowed(&mut self) {
+        self.counts.overflows.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!("more changed in the tree than could be followed: it is looked at again");
+        if let Err(e) = self.begin(true) {
+            tracing::warn!("the tree cannot be looked at again: {e}");
+        }
+    }
+
+    fn happened(&mut self, watch: i32, flags: ReadFlags, name: &[u8]) {
+        if flags.intersects(ReadFlags::IGNORED | ReadFlags::UNMOUNT) {
+            self.watched.remove(&watch);
+            return;
+        }
+        if flags.contains(ReadFlags::MOVE_SELF) {
+            // Where it went, its new parent says; what it was called is not true any more.
+            let _ = inotify::remove_watch(&self.queue, watch);
+            return;
+        }
+        let Some(Watched { place, inode }) = self.watched.get(&watch) else {
+            return;
+        };
+        if name.is_empty() || self.is_kept_back(name) {
+            return;
+        }
+        let (place, parent) = (place.clone(), *inode);
+        match place {
+            None => self.bucket_happened(parent, flags, name),
+            Some(place) => self.entry_happened(&place, parent, flags, name),
+        }
+    }
+
+    fn bucket_happened(&mut self, parent: Inode, flags: ReadFlags, name: &[u8]) {
+        let Some(bucket) = std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| BucketName::parse(name).ok())
+        else {
+            return;
+        };
+        let came = flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
+        let kind = match came {
+            true => ChangeKind::BucketMade,
+            false if flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) => {
+                ChangeKind::BucketRemoved
+            }
+            false => return,
+        };
+        self.hint(Change {
+            bucket: bucket.clone(),
+            parent,
+            name: name.to_vec(),
+            old: None,
+            kind,
+        });
+        if came {
+            let path = None;
+            self.appeared(Place { bucket, path });
+        }
+    }
+
+    fn entry_happened(&mut self, place: &Place, parent: Inode, flags: ReadFlags, name: &[u8]) {
+        let Some(path) = place.child(name) else {
+            return;
+        };
+        let directory = flags.contains(ReadFlags::ISDIR);
+        let came = flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
+        let went = flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM);
+        let kind = match (came, went, directory) {
+            (true, _, true) => ChangeKind::DirectoryMade,
+            (true, _, false) => ChangeKind::Published,
+            (_, true, true) => ChangeKind::DirectoryRemoved,
+            (_, true, false) => ChangeKind::Deleted,
+            _ if flags.contains(ReadFlags::ATTRIB) => ChangeKind::Attributes,
+            _ => ChangeKind::Content,
+        };
+        let held = match came || went {
+            true => None,
+            false => self.inode_of(place, name),
+        };
+        // The mount knows what is written through it, and its kernel's pages are the newer ones.
+        let in_flux = held.is_some_and(|inode| self.store.changes.in_flux(inode).is_some());
+        if !in_flux {
+            self.hint(Change {
+                bucket: place.bucket.clone(),
+                parent,
+                name: name.to_vec(),
+                old: held,
+                kind,
+            });
+        }
+        if came && directory {
+            self.appeared(Place {
+                bucket: place.bucket.clone(),
+                path: Some(path),
+            });
+        } else if !directory && flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO) {
+            self.seal(&place.bucket, &path);
+        }
+    }
+
+    fn hint(&self, change: Change) {
+        self.store.changes.hint(&[change]);
+    }
+
+    fn seal(&self, bucket: &BucketName, path: &DiskPath) {
+        if self.options.seal != SealPolicy::Off && !self.store.options.read_only {
+            let key = key_text(path.as_bytes());
+            self.store.seal_queue.push(bucket, &key);
+        }
+    }
+
+    /// A directory that came while we run: whatever is in it came with it.
+    fn appeared(&mut self, place: Place) {
+        self.waiting.push_front(Waiting {
+            place,
+            since: Timestamp(i64::MIN),
+            is_new: true,
+        });
+    }
+
+    fn wait(&mut self, waiting: Waiting) {
+        if self.waiting.len() < MAX_WAITING {
+            self.waiting.push_back(waiting);
+        } else {
+            self.counts.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Lays watches for one beat, as many as the rate allows in it.
+    fn lay_some(&mut self) {
+        let until = Instant::now() + IDLE;
+        let beat = (self.options.per_second / 10).max(1);
+        let mut laid = 0;
+        while laid < beat
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            laid += 1;
+            if let Err(e) = self.visit(&waiting) {
+                tracing::debug!("a directory is not watched: {e}");
+            }
+        }
+        if laid == beat && !self.waiting.is_empty() {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// Watches a directory, and looks at what is in it.
+    fn visit(&mut self, waiting: &Waiting) -> Result<()> {
+        let place = &waiting.place;
+        let bucket = self.store.bucket(&place.bucket)?;
+        let Some(dir) = place.open(&bucket)? else {
+            return Ok(());
+        };
+        // Watched first: what comes while its names are read shows in one or the other.
+        let inode = self.lay(&dir, Some(place.clone()))?;
+        if waiting.is_new {
+            self.hint(Change {
+                bucket: place.bucket.clone(),
+                parent: inode,
+                name: Vec::new(),
+                old: None,
+                kind: ChangeKind::Anything,
+            });
+        }
+        let failed = |e: Errno| StoreError::from_io("a directory", e.into());
+        let mut below = Vec::new();
+        for entry in Dir::read_from(&dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") || self.is_kept_back(name) {
+                continue;
+            }
+            let looks = entry.file_type();
+            let is_file = looks == FileType::RegularFile;
+            if is_file && waiting.since.0 != i64::MIN && self.options.seal == SealPolicy::Off {
+                continue;
+            }
+            let Ok(stat) = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            let (state, Some(path)) = (FileState::of(&stat), place.child(name)) else {
+                continue;
+            };
+            match kind(&stat) {
+                FileType::Directory => below.push((state.modified, path)),
+                FileType::RegularFile if state.modified.max(state.changed) >= waiting.since => {
+                    self.seal(&place.bucket, &path);
+                }
+                _ => {}
+            }
+        }
+        below.sort_by_key(|(modified, _)| std::cmp::Reverse(*modified));
+        for (_, path) in below {
+            self.wait(Waiting {
+                place: Place {
+                    bucket: place.bucket.clone(),
+                    path: Some(path),
+                },
+                ..*waiting
+            });
+        }
+        Ok(())
+    }
+
+    /// Watches an open directory, whatever it is called by now.
+    fn lay(&mut self, dir: &OwnedFd, place: Option<Place>) -> Result<Inode> {
+        let inode = FileState::look(dir)?.inode();
+        if self.watched.len() >= self.limit {
+            self.counts.left_out.fetch_add(1, Ordering::Relaxed);
+            return Ok(inode);
+        }
+        let name = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
+        match inotify::add_watch(&self.queue, name, MASK) {
+            Ok(watch) => {
+                self.watched.insert(watch, Watched { place, inode });
+            }
+            Err(Errno::NOSPC) => {
+                tracing::warn!(
+                    watched = self.watched.len(),
+                    "the user's inotify watches are used up (fs.inotify.max_user_watches): changes in other directories show later"
+                );
+                self.limit = self.watched.len();
+                self.counts.left_out.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(e) => return Err(StoreError::from_io("watching a directory", e.into())),
+        }
+        Ok(inode)
+    }
+
+    fn inode_of(&self, place: &Place, name: &[u8]) -> Option<Inode> {
+        let bucket = self.store.bucket(&place.bucket).ok()?;
+        let dir = place.open(&bucket).ok()??;
+        let stat = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(FileState::of(&stat).inode())
+    }
+
+    fn is_kept_back(&self, name: &[u8]) -> bool {
+        name.eq_ignore_ascii_case(RESERVED.as_bytes()) || self.store.hide.hides(name)
+    }
+}
+
+impl Place {
+    fn open(&self, bucket: &Bucket) -> Result<Option<OwnedFd>> {
+        match &self.path {
+            None => bucket.tree.open_top().map(Some),
+            Some(path) => bucket.directory(path),
+        }
+    }
+
+    fn child(&self, name: &[u8]) -> Option<DiskPath> {
+        match &self.path {
+            None => DiskPath::from_bytes(name),
+            Some(path) => DiskPath::from_bytes(&[path.as_bytes(), b"/", name].concat()),
+        }
+    }
+}
+
+/// Half of the watches that the kernel allows one user.
+fn half_of_the_limit() -> usize {
+    // An interface of the kernel, not a name below any root.
+    let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
+    text.ok()
+        .and_then(|text| text.trim().parse::<usize>().ok())
+        .unwrap_or(8192)
+        / 2
+}
+
+#[cfg(test)]
+mod tests;
