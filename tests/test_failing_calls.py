@@ -14,7 +14,7 @@ import pytest
 from lib import data, inject, operations, s3, tables, trace, wire
 
 SYNCS = {"fsync", "fdatasync", "syncfs"}
-FULL = {"pwritev", "pwrite64", "fallocate", "linkat", "renameat", "renameat2", "mkdirat", "fsetxattr"}
+FULL = {"pwritev", "pwrite64", "fallocate", "linkat", "renameat", "renameat2", "mkdirat", "symlinkat", "fchmod", "fsetxattr"}
 OPENS = {"openat", "openat2", "fcntl"}
 NAMES = {"linkat", "renameat", "renameat2", "unlinkat"}
 ANSWERS = {"EIO": (500, "InternalError"), "ENOSPC": (507, "InsufficientStorage"), "EDQUOT": (507, "InsufficientStorage"),

@@ -1,6 +1,6 @@
 """The daemon is killed at each system call of each writing operation. After a restart the old or the new state is
-there, whole: what LIST, HEAD and GET say agrees with the bytes, nothing lies in the tree that was not there before
-or belongs to the new state, a retry of the request ends in the new state, and a sweep leaves nothing behind.
+there, whole: what LIST, HEAD and GET say agrees with the bytes, after a sweep the tree is the one of that state to the
+last folder, a retry of the request ends in the new state, and a sweep leaves nothing behind.
 
 An operation is traced once; then, for each of its calls, it is made again from the same state and strace kills the
 daemon where that call begins (`inject=NAME:signal=KILL:when=N`, see lib/inject.py for what that means). The calls are
@@ -11,8 +11,8 @@ change something on disk first; of the operations in WHOLLY all of those are tak
 """
 
 import collections
-import contextlib
 import os
+import stat
 
 import pytest
 from lib import inject, operations, server, tables, trace
@@ -37,7 +37,7 @@ def sweeper():
 @pytest.fixture(scope="module")
 def counted():
     """One row for each operation, printed at the end."""
-    rows = [("operation", "calls", "killed at", "changing", "then old", "then new", "empty folder left", "not met")]
+    rows = [("operation", "calls", "killed at", "changing", "then old", "then new", "empty until swept", "not met")]
     yield rows
     rows.append(("all", *(sum(row[column] for row in rows[1:]) for column in range(1, len(rows[0])))))
     tables.say("points at which the daemon was killed", rows)
@@ -49,7 +49,6 @@ class Stand:
     def __init__(self, place, tmp_path):
         self.place, self.log = place, tmp_path / "strace"
         self.threads = None
-        self.unmarked = set()
 
     def before(self, operation):
         """The state before the operation, in a fresh daemon that has one idle thread in its blocking pool."""
@@ -59,13 +58,6 @@ class Stand:
                 place.must("PUT", key, b"kept")
             place.put("dir/source", "source")
         operation.reset(place)
-        # The mkdir was made and the mark was not: to us it is a person's, and a person takes it away.
-        for folder in sorted(self.unmarked, reverse=True):
-            with contextlib.suppress(FileNotFoundError):
-                (place.directory / folder).rmdir()
-        if self.unmarked:
-            operation.reset(place)
-        self.unmarked.clear()
         state = self.state()
         place.restart()
         started = inject.tids(place.daemon)
@@ -79,9 +71,9 @@ class Stand:
 
     def left(self, *what):
         """What stays in the reserved directory when a sweep has gone over it. The directory of stages itself comes with
-        the first overwrite, and stays; uploads that are under way are told by S3."""
+        the first overwrite, that of notes with the first new folder, and both stay; uploads that are under way are told by S3."""
         self.place.sweep(*what)
-        return {path for path in self.place.reserved() if path != "stage" and (what or not path.startswith("uploads"))}
+        return {path for path in self.place.reserved() if path not in ("stage", "prune") and (what or not path.startswith("uploads"))}
 
 
 @pytest.fixture
@@ -163,7 +155,7 @@ def test_killed_at_any_of_its_calls_an_operation_is_whole_or_was_never(stand, na
 
 
 def check(stand, operation, point, answer, old, new, left):
-    """What is there after a kill. Says which state it is, and which empty folders stay."""
+    """What is there after a kill. Says which state it is, and which folders were empty until the sweep."""
     place = stand.place
     place.restart()
     objects, visible = stand.state()
@@ -173,14 +165,41 @@ def check(stand, operation, point, answer, old, new, left):
     folders, files = split(visible)
     wanted, bodies = split(state[1])
     assert files == bodies, f"killed at {point}: on disk there is {visible}"
-    # Folders that lead to the key, empty: no listing shows them.
+    # Folders that lead to the key, empty: no listing shows them, and none outlives the sweep.
     empty = folders - wanted
-    stand.unmarked |= {folder for folder in empty if "user.twintree.dir" not in os.listxattr(place.directory / folder)}
     assert wanted <= folders and empty <= split(old[1])[0] | split(new[1])[0], f"killed at {point}: on disk there is {visible}"
-    assert stand.left() <= left[0], f"killed at {point}: left behind in the reserved directory: {stand.left() - left[0]}"
+    swept = stand.left()
+    assert place.visible() == state[1], f"killed at {point} and swept: on disk there is {place.visible()}, not {state[1]}"
+    modes = {folder for folder in wanted if (place.directory / folder).stat().st_mode & stat.S_ISVTX}
+    assert not modes, f"killed at {point} and swept: {modes} are not finished"
+    assert swept <= left[0], f"killed at {point}: left behind in the reserved directory: {swept - left[0]}"
     retried = operation.request(place)
     assert retried is not None and (retried.status < 300 or (operation.once and retried.status == 404)), f"killed at {point}, a retry gets {retried}"
     again = stand.state()
     assert again == new, f"killed at {point}, a retry ends in {again}, not in {new}"
     assert stand.left("uploads") == left[1], f"killed at {point} and tried again: left behind in the reserved directory: {stand.left('uploads') ^ left[1]}"
     return ("new" if state is new else "old"), empty
+
+
+@pytest.mark.parametrize("stand", ["strict"], indirect=True)
+@pytest.mark.parametrize("call, shows", [("fsetxattr", "user.twintree.dir"), ("fchmod", "one"), ("linkat", '"k"')])
+def test_folders_that_a_killed_write_made_go_soon_after_the_next_start(stand, call, shows):
+    """Between mkdir and its mark, between the mark and the folder's own mode, and before the object has its name."""
+    operation, place = operations.OPERATIONS["put-in-new-folders"], stand.place
+    old = stand.before(operation)
+    point = next(point for point in trace_once(stand, operation) if point.name == call and shows in point.words)
+    for shift in SHIFTS:
+        stand.before(operation)
+        shifted = point._replace(number=max(1, point.number + shift))
+        with inject.Strike(place.daemon, stand.threads.by_role[point.role], shifted, "signal=KILL", stand.log) as strike:
+            if operation.request(place) is None:
+                place.daemon.process.wait(server.STOP_SECONDS)
+        if place.daemon.process.poll() is not None and inject.same(strike.hit, point.words):
+            break
+    else:
+        raise AssertionError(f"{point} is not met")
+    assert (place.directory / "one").is_dir()
+    place.restart()
+    server.wait_until(lambda: place.visible() == old[1], "the folders are gone")
+    server.wait_until(lambda: not [path for path in place.reserved() if path.startswith("prune/")], "the note is gone")
+    assert operation.request(place).status == 200

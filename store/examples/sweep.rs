@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Ok(store) => {
             store.sweep(SweepAges {
                 stage: Duration::ZERO,
+                notes: Duration::ZERO,
                 uploads,
             });
             ExitCode::SUCCESS

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::change::{Change, ChangeKind};
 use crate::lock::KeyGuard;
+use crate::notes::{self, Note};
 use crate::path::{self, DiskPath};
 use crate::place::{FilePlace, open_directory};
 use crate::publish::unmark;
@@ -43,6 +44,8 @@ impl Bucket {
         let mut changed: Vec<OwnedFd> = Vec::new();
         let mut gone = Vec::new();
         let mut emptied: Vec<(Tree, DiskPath, Side)> = Vec::new();
+        // Until the end, whatever that is.
+        let mut emptying: Option<Note<'_>> = None;
         if let Some(place) = self.annexed(key)?
             && let Some(dir) = unlink(&place)?
         {
@@ -52,7 +55,7 @@ impl Bucket {
             emptied.push((place.tree, place.path, Side::Annex));
         }
         if let Some(path) = &native
-            && let Some((dir, old)) = self.remove_native(path)?
+            && let Some((dir, old)) = self.remove_native(path, &mut emptying)?
         {
             gone.extend(match path.trailing_slash {
                 true => self.attributes_of(&dir),
@@ -133,7 +136,11 @@ impl Bucket {
                 // All that is in the annex is ours, and no directory of it is an object.
                 Side::Annex => remove_empty(&above, path.name()),
                 Side::Native => {
-                    is_ours(&above, path.name()) && self.remove_unless_object(&above, &path)
+                    let ours = || is_ours(&above, path.name());
+                    ours()
+                        && self
+                            .remove_unless_object(&above, &path, ours)
+                            .unwrap_or(false)
                 }
             };
             if removed {
@@ -148,19 +155,90 @@ impl Bucket {
 
     /// Who makes the directory the object `dir/` holds that key's lock: without it, rmdir would take an
     /// object away that was marked since we looked.
-    fn remove_unless_object(&self, above: &OwnedFd, path: &DiskPath) -> bool {
-        let Ok(key) = ObjectKey::parse(&format!("{}/", path::key_text(path.as_bytes()))) else {
-            return false;
+    fn remove_unless_object(
+        &self,
+        above: &OwnedFd,
+        path: &DiskPath,
+        judge: impl FnOnce() -> bool,
+    ) -> Result<bool> {
+        let key = ObjectKey::parse(&format!("{}/", path::key_text(path.as_bytes())));
+        let Ok(key) = key else {
+            return Ok(false);
         };
-        let Ok(_held) = self.lock_key(&key) else {
-            return false;
-        };
-        is_ours(above, path.name()) && remove_empty(above, path.name())
+        let _held = self.lock_key(&key)?;
+        if !judge() {
+            return Ok(false);
+        }
+        match fs::unlinkat(above, path.name(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY | Errno::NOTDIR) => Ok(false),
+            Err(e) => Err(named(path, e)),
+        }
+    }
+
+    /// Ends what a note says of a folder: takes it and those above it away that are empty and ours, and finishes the
+    /// last `made` of them where they stay.
+    ///
+    /// # Errors
+    /// What the disk says: then the note is to stay.
+    pub(crate) fn prune_noted(&self, folder: &DiskPath, made: usize) -> Result<()> {
+        let chain = std::iter::successors(Some(folder.clone()), DiskPath::parent);
+        for (height, path) in chain.take(MAX_DEPTH).enumerate() {
+            let above = match self.tree.parent_for_write(&path) {
+                Ok(Parent::Dir(above)) => above,
+                Ok(Parent::Missing) => continue,
+                Ok(Parent::Blocked(_)) | Err(StoreError::ThroughSymlink(_)) => return Ok(()),
+                Err(e) => return Err(e),
+            };
+            let Some(dir) = open_directory(&above, path.name()).map_err(|e| named(&path, e))?
+            else {
+                continue;
+            };
+            let judge = || {
+                is_ours(&above, path.name()) || (height < made && is_half_made(&above, path.name()))
+            };
+            if judge() && self.remove_unless_object(&above, &path, judge)? {
+                tracing::info!("removed the empty folder {}", text(&path));
+                let kind = ChangeKind::DirectoryRemoved;
+                let mut announcement = self.announcement();
+                announcement.add(self.change(&above, path.name(), None, kind));
+                announcement.wait();
+            } else if height >= made {
+                return Ok(());
+            } else if dirmark::read(&dir).created {
+                notes::unveil(&dir).map_err(|e| named(&path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a folder of ours is about to lose its last entry, or one of several at once. A deletion goes on
+    /// without a note where there is no room for one.
+    pub(crate) fn note_emptying(
+        &self,
+        dir: &OwnedFd,
+        folder: &DiskPath,
+        last: &[u8],
+    ) -> Option<Note<'_>> {
+        if !dirmark::read(dir).created {
+            return None;
+        }
+        let note = self.shared.notes.enter(folder, 0);
+        if (note.has_others() || notes::holds_only(dir, last))
+            && let Err(e) = note.write(&self.tree)
+        {
+            tracing::debug!("a folder that may become empty is not noted: {e}");
+        }
+        Some(note)
     }
 
     /// Removes the file, link or `dir/` object at a path, and returns the directory that changed, and which
     /// file it held there.
-    fn remove_native(&self, path: &DiskPath) -> Result<Option<(OwnedFd, Option<Inode>)>> {
+    fn remove_native<'a>(
+        &'a self,
+        path: &DiskPath,
+        emptying: &mut Option<Note<'a>>,
+    ) -> Result<Option<(OwnedFd, Option<Inode>)>> {
         let parent = match self.tree.parent_for_write(path)? {
             Parent::Dir(parent) => parent,
             Parent::Missing | Parent::Blocked(_) => return Ok(None),
@@ -173,6 +251,7 @@ impl Bucket {
             if dirmark::read(&dir).object.is_none() {
                 return Ok(None);
             }
+            *emptying = self.note_emptying(&dir, path, b"");
             unmark(&dir).map_err(|e| named(path, e))?;
             return Ok(Some((dir, None)));
         }
@@ -190,6 +269,9 @@ impl Bucket {
                     kind: crate::open::kind_name(other),
                 });
             }
+        }
+        if let Some(folder) = path.parent() {
+            *emptying = self.note_emptying(&parent, &folder, path.name());
         }
         match fs::unlinkat(&parent, path.name(), AtFlags::empty()) {
             Ok(()) => Ok(Some((parent, Some(FileState::of(&stat).inode())))),
@@ -227,6 +309,11 @@ fn is_ours(above: &OwnedFd, name: &[u8]) -> bool {
     };
     let mark = dirmark::read(&dir);
     mark.created && mark.object.is_none()
+}
+
+/// Had one of us made this directory, and not marked it yet?
+fn is_half_made(above: &OwnedFd, name: &[u8]) -> bool {
+    matches!(open_directory(above, name), Ok(Some(dir)) if notes::is_half_made(&dir))
 }
 
 #[cfg(test)]

@@ -37,6 +37,14 @@ pub(crate) fn read(dir: impl AsFd) -> DirMark {
     }
 }
 
+/// Does a directory carry a mark, of whatever version? What cannot be told counts as one.
+pub(crate) fn has_any(dir: impl AsFd) -> bool {
+    match fs::fgetxattr(dir, NAME, &mut [0u8; 10][..]) {
+        Err(e) => e != Errno::NODATA && !is_unsupported(e),
+        Ok(_) => true,
+    }
+}
+
 /// Can directories be marked on the filesystem of this one?
 pub(crate) fn is_possible(dir: impl AsFd) -> bool {
     !matches!(

@@ -27,6 +27,7 @@ mod lock;
 pub mod meta;
 pub mod multipart;
 pub mod name;
+mod notes;
 pub mod object;
 mod open;
 mod orphans;

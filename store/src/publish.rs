@@ -5,13 +5,14 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{self, AtFlags, Gid, Mode, Timespec, Timestamps};
+use rustix::fs::{self, AtFlags, Gid, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::change::ChangeKind;
 use crate::copy::copy_bytes;
 use crate::dirmark::{self, DirMark};
 use crate::inherit::Inheritance;
+use crate::notes::{self, Making};
 use crate::path::DiskPath;
 use crate::place::{FilePlace, Place, open_directory};
 use crate::record::stamp::WINDOW;
@@ -110,7 +111,8 @@ impl Bucket {
             let _held = self.lock_key(key)?;
             self.check(key, &finished.conditions)?;
         }
-        let published = self.try_publish(key, stage, finished);
+        let mut making = Making::of(self);
+        let published = self.try_publish(key, stage, finished, &mut making);
         if published.is_err() {
             // Parents that were made for it, and hold nothing.
             self.prune_above(key);
@@ -123,6 +125,7 @@ impl Bucket {
         key: &ObjectKey,
         mut stage: Stage,
         finished: &Finished,
+        making: &mut Making<'_>,
     ) -> Result<Published> {
         let size = finished.content.size;
         let mut ready: Option<Ready> = None;
@@ -132,14 +135,16 @@ impl Bucket {
             let as_directory = size == 0 && marks;
             let place = match self.locate(key, as_directory)? {
                 Place::File(place) => place,
-                Place::Directory(path) => match self.publish_directory(key, &path, finished)? {
-                    Some(published) => return Ok(published),
-                    // No marks on this filesystem, or no directory any more.
-                    None => {
-                        marks = false;
-                        continue;
+                Place::Directory(path) => {
+                    match self.publish_directory(key, &path, finished, making)? {
+                        Some(published) => return Ok(published),
+                        // No marks on this filesystem, or no directory any more.
+                        None => {
+                            marks = false;
+                            continue;
+                        }
                     }
-                },
+                }
             };
             let inherited = Inheritance::of(&place);
             let now = match ready.take() {
@@ -156,7 +161,7 @@ impl Bucket {
                 continue;
             }
             self.check(key, &finished.conditions)?;
-            let Some(place) = make_parent(place, &mut grown)? else {
+            let Some(place) = make_parent(place, &mut grown, making)? else {
                 continue;
             };
             match self.name_it(&mut stage, &place)? {
@@ -275,6 +280,7 @@ impl Bucket {
         key: &ObjectKey,
         path: &DiskPath,
         finished: &Finished,
+        making: &mut Making<'_>,
     ) -> Result<Option<Published>> {
         let held = self.lock_key(key)?;
         if !matches!(self.locate(key, true)?, Place::Directory(_)) {
@@ -289,7 +295,7 @@ impl Bucket {
             dir,
             made,
             parents: Parents { dir: parent, grown },
-        }) = self.make_directory(path)?
+        }) = self.make_directory(path, making)?
         else {
             return Ok(None);
         };
@@ -328,25 +334,39 @@ impl Bucket {
     }
 
     /// The directory at a path, made where it is missing. `None`: something else stands in the way.
-    fn make_directory(&self, path: &DiskPath) -> Result<Option<Directory>> {
+    fn make_directory(
+        &self,
+        path: &DiskPath,
+        making: &mut Making<'_>,
+    ) -> Result<Option<Directory>> {
         let mut grown = Vec::new();
         for _ in 0..MAX_ROUNDS {
-            let parents = match self.tree.make_parents(path) {
+            let parents = match self.tree.make_parents(path, Some(&mut *making)) {
                 Err(StoreError::KeyBlocked { .. }) => return Ok(None),
                 other => other?,
             };
             grown.extend(parents.grown);
-            let made = match fs::mkdirat(&parents.dir, path.name(), Mode::from_raw_mode(0o777)) {
-                Ok(()) => true,
-                Err(Errno::EXIST) => false,
-                // The parent is being pruned; its name can be opened until the rmdir is through.
-                Err(Errno::NOENT) => {
-                    std::thread::sleep(REMOVAL);
-                    continue;
+            let there = open_directory(&parents.dir, path.name()).map_err(|e| named(path, e))?;
+            let (dir, made) = match there {
+                Some(dir) => (Some(dir), false),
+                None => {
+                    making.begin(path, 1)?;
+                    match notes::make_folder(&parents.dir, path.name(), true) {
+                        Ok(dir) => (Some(dir), true),
+                        // Somebody was faster, or something else stands there.
+                        Err(Errno::EXIST) => {
+                            let there = open_directory(&parents.dir, path.name());
+                            (there.map_err(|e| named(path, e))?, false)
+                        }
+                        // The parent is being pruned; its name can be opened until the rmdir is through.
+                        Err(Errno::NOENT) => {
+                            std::thread::sleep(REMOVAL);
+                            continue;
+                        }
+                        Err(e) => return Err(named(path, e)),
+                    }
                 }
-                Err(e) => return Err(named(path, e)),
             };
-            let dir = open_directory(&parents.dir, path.name()).map_err(|e| named(path, e))?;
             let parents = Parents {
                 dir: parents.dir,
                 grown,
@@ -457,9 +477,14 @@ impl Finished {
 }
 
 /// Makes the parents of a place that has none. `None`: something stands in the way since.
-fn make_parent(mut place: FilePlace, grown: &mut Vec<OwnedFd>) -> Result<Option<FilePlace>> {
+fn make_parent(
+    mut place: FilePlace,
+    grown: &mut Vec<OwnedFd>,
+    making: &mut Making<'_>,
+) -> Result<Option<FilePlace>> {
     if place.parent.is_none() {
-        match place.tree.make_parents(&place.path) {
+        let noted = (!place.in_annex).then_some(making);
+        match place.tree.make_parents(&place.path, noted) {
             Ok(parents) => {
                 grown.extend(parents.grown);
                 place.parent = Some(parents.dir);

@@ -16,8 +16,9 @@ use std::time::Duration;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
+use crate::notes::{self, Making};
 use crate::path::{DiskPath, HideList};
-use crate::{Access, Result, StoreError, dirmark};
+use crate::{Access, Result, StoreError};
 
 pub(crate) use dir::Dir;
 pub(crate) use own::{misplaced, open_own, open_own_file};
@@ -168,13 +169,17 @@ impl Tree {
         self.open_top()
     }
 
-    /// Makes the missing parents of `path`, marked as ours, and opens the last.
+    /// Makes the missing parents of `path`, noted (unless this is the annex) and marked as ours, and opens the last.
     ///
     /// # Errors
     /// `KeyBlocked` where an ancestor is a file, `ThroughSymlink`, and the system's word.
-    pub fn make_parents(&self, path: &DiskPath) -> Result<Parents> {
+    pub fn make_parents(
+        &self,
+        path: &DiskPath,
+        mut making: Option<&mut Making<'_>>,
+    ) -> Result<Parents> {
         for _ in 0..MAX_RETRIES {
-            match self.try_make_parents(path) {
+            match self.try_make_parents(path, making.as_deref_mut()) {
                 // Linux: somebody prunes a directory between our mkdir and the next, and its name can
                 // still be opened until the rmdir is through: once more, a little later.
                 Err(StoreError::NoSuchKey(_)) => std::thread::sleep(REMOVAL),
@@ -187,24 +192,35 @@ impl Tree {
         })
     }
 
-    fn try_make_parents(&self, path: &DiskPath) -> Result<Parents> {
+    fn try_make_parents(
+        &self,
+        path: &DiskPath,
+        mut making: Option<&mut Making<'_>>,
+    ) -> Result<Parents> {
         let mut dir = self.open_top()?;
         let mut grown = Vec::new();
         let names: Vec<&[u8]> = path.components().collect();
-        for name in &names[..names.len() - 1] {
+        let folder = path.parent();
+        for (depth, name) in names[..names.len() - 1].iter().enumerate() {
             let next = match open_child(&dir, name) {
-                Err(Errno::NOENT) => match fs::mkdirat(&dir, *name, Mode::from_raw_mode(0o777)) {
-                    Ok(()) => {
-                        let made = mark_made(&dir, name).map_err(|e| vanished(path, e))?;
-                        grown.push(
-                            dir.try_clone()
-                                .map_err(|e| StoreError::from_io(text(path), e))?,
-                        );
-                        Ok(made)
+                Err(Errno::NOENT) => {
+                    if let (Some(making), Some(folder)) = (&mut making, &folder)
+                        && grown.is_empty()
+                    {
+                        making.begin(folder, names.len() - 1 - depth)?;
                     }
-                    Err(Errno::EXIST) => open_child(&dir, name),
-                    Err(e) => return Err(vanished(path, e)),
-                },
+                    match notes::make_folder(&dir, name, making.is_some()) {
+                        Ok(made) => {
+                            grown.push(
+                                dir.try_clone()
+                                    .map_err(|e| StoreError::from_io(text(path), e))?,
+                            );
+                            Ok(made)
+                        }
+                        Err(Errno::EXIST) => open_child(&dir, name),
+                        Err(e) => return Err(vanished(path, e)),
+                    }
+                }
                 other => other,
             };
             dir = match next {
@@ -398,18 +414,8 @@ fn sync_entry(dir: &BorrowedFd<'_>) -> rustix::io::Result<()> {
 }
 
 /// Opens a directory's child directory for reading and syncing, never a link.
-fn open_child(dir: &impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_child(dir: &impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     fs::openat(dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
-}
-
-/// Opens and marks a directory that we just made; where that fails it goes again, for without its mark nobody would
-/// ever prune it.
-fn mark_made(dir: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let marked = open_child(dir, name).and_then(|made| dirmark::mark_created(&made).map(|()| made));
-    if marked.is_err() && fs::unlinkat(dir, name, AtFlags::REMOVEDIR).is_err() {
-        tracing::debug!("a directory that cannot be marked is left behind");
-    }
-    marked
 }
 
 /// Blanks and such in mountinfo are `\ooo` (proc_pid_mountinfo(5)).

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::fsfacts::FsFacts;
 use crate::lock::Locks;
 use crate::multipart::UploadLocks;
+use crate::notes::Notes;
 use crate::settled::Settled;
 
 /// Buckets remembered at once; beyond it those that no request holds are forgotten.
@@ -26,6 +27,8 @@ pub(crate) struct BucketShared {
     pub locks: Locks,
     /// The locks of multipart uploads.
     pub uploads: UploadLocks,
+    /// Folders that may be left empty.
+    pub notes: Notes,
     /// Young directories whose entries are on disk.
     pub settled: Settled,
 }
@@ -57,6 +60,7 @@ impl Buckets {
                 settings: Mutex::new(()),
                 locks: Locks::default(),
                 uploads: UploadLocks::default(),
+                notes: Notes::default(),
                 settled: Settled::default(),
             })
         };

@@ -24,6 +24,9 @@ const FIRST_SWEEP: Duration = Duration::from_secs(60);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// How old a staged file must be (FORMATS, *Reserved directory*).
 const STAGE_AGE: Duration = Duration::from_secs(24 * 3600);
+/// How old a note must be: longer than a write takes from there to its end. One that is taken before is missed only
+/// where its write dies too.
+const NOTE_AGE: Duration = Duration::from_secs(5);
 /// How deep the annex is swept: more levels than a key has bytes.
 const ANNEX_DEPTH: usize = 1100;
 /// Where temporary files lie below `.twintree/`, and how their names begin there.
@@ -40,15 +43,18 @@ const PLACES: [(&str, &str); 5] = [
 pub struct SweepAges {
     /// Staged files.
     pub stage: Duration,
+    /// Notes of folders that may be empty.
+    pub notes: Duration,
     /// Uploads that nobody touched.
     pub uploads: Duration,
 }
 
 impl SweepAges {
-    /// Staged files after a day, uploads after this time.
+    /// Staged files after a day, notes after seconds, uploads after this time.
     pub fn with_uploads(uploads: Duration) -> Self {
         Self {
             stage: STAGE_AGE,
+            notes: NOTE_AGE,
             uploads,
         }
     }
@@ -80,18 +86,27 @@ impl Store {
 
     /// Sweeps every bucket once; what cannot be swept is logged and met again. Blocking.
     pub fn sweep(self: &Arc<Self>, ages: SweepAges) {
+        self.sweep_each(|bucket| {
+            bucket.sweep_notes(ages.notes)?;
+            bucket.sweep_temporary(ages.stage)?;
+            bucket.sweep_uploads(ages.uploads)?;
+            bucket.sweep_annex(ages.stage)?;
+            bucket.sweep_records(ages.stage).map(|_| ())
+        });
+    }
+
+    /// Takes away the folders that a crash left empty. Blocking.
+    fn sweep_notes(self: &Arc<Self>, age: Duration) {
+        self.sweep_each(|bucket| bucket.sweep_notes(age));
+    }
+
+    fn sweep_each(self: &Arc<Self>, sweep: impl Fn(&Bucket) -> Result<()>) {
         let buckets = match self.buckets() {
             Ok(buckets) => buckets,
             Err(e) => return tracing::warn!("nothing is swept: {e}"),
         };
         for info in buckets {
-            let swept = self.bucket(&info.name).and_then(|bucket| {
-                bucket.sweep_temporary(ages.stage)?;
-                bucket.sweep_uploads(ages.uploads)?;
-                bucket.sweep_annex(ages.stage)?;
-                bucket.sweep_records(ages.stage)
-            });
-            if let Err(e) = swept {
+            if let Err(e) = self.bucket(&info.name).and_then(|bucket| sweep(&bucket)) {
                 tracing::warn!(bucket = info.name.as_str(), "not swept: {e}");
             }
         }
@@ -112,11 +127,16 @@ impl Drop for Upkeep {
 
 fn run(store: &Arc<Store>, ages: SweepAges, (stop, woken): &(Mutex<bool>, Condvar)) {
     let mut sweep_at = Instant::now() + FIRST_SWEEP;
+    // Every note from before the start has its age by then: what the last crash left empty goes at once.
+    let mut notes = Some(ages.notes);
     let mut stopped = stop.lock();
     while !*stopped {
-        woken.wait_for(&mut stopped, SYNC_EVERY);
+        woken.wait_for(&mut stopped, notes.unwrap_or(SYNC_EVERY));
         let ending = *stopped;
         drop(stopped);
+        if let (Some(age), false) = (notes.take(), ending) {
+            store.sweep_notes(age);
+        }
         store.sync_unsynced();
         if !ending && Instant::now() >= sweep_at {
             store.sweep(ages);
@@ -239,7 +259,7 @@ fn sweep_rooms(ours: &OwnedFd, age: Duration) -> Result<()> {
 }
 
 /// The moment that is so long ago.
-fn oldest(age: Duration) -> Timestamp {
+pub(crate) fn oldest(age: Duration) -> Timestamp {
     let nanos = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
     Timestamp(Timestamp::now().0.saturating_sub(nanos))
 }
