@@ -68,7 +68,8 @@ pub enum ChangeKind {
     BucketMade,
     /// A bucket was removed. `parent` is the root.
     BucketRemoved,
-    /// Events were lost, or too many came: anything in the directory `parent` may have changed.
+    /// Events were lost, or too many came: anything in the directory `parent` may have changed, or below its
+    /// entry `name` where one is named.
     Anything,
 }
 

@@ -94,19 +94,39 @@ impl Store {
         {
             return Err(not_empty(found));
         }
+        let removed = self.remove_emptied(name, &removal, &top, annex.as_ref(), &not_empty);
+        let kind = match &removed {
+            Ok(()) => ChangeKind::BucketRemoved,
+            // Some of a person's empty directories may be gone all the same.
+            Err(_) => ChangeKind::Anything,
+        };
+        self.announce_bucket(name, old, kind);
+        removed?;
+        self.sync_root()
+    }
+
+    /// Removes a bucket that was found without content.
+    fn remove_emptied(
+        &self,
+        name: &BucketName,
+        removal: &Removal,
+        top: &OwnedFd,
+        annex: Option<&OwnedFd>,
+        not_empty: &impl Fn(String) -> StoreError,
+    ) -> Result<()> {
         // From here on rmdir is the judge: an object that arrives meanwhile keeps its directory.
-        removal.remove_empty(&top, 0)?;
+        removal.remove_empty(top, 0)?;
         if let Some(annex) = annex {
-            remove_directories(&annex, 0)?;
+            remove_directories(annex, 0)?;
         }
-        if let Some(found) = removal.content(&top, String::new(), 0)? {
+        if let Some(found) = removal.content(top, String::new(), 0)? {
             return Err(not_empty(found));
         }
-        remove_tree(&top, RESERVED.as_bytes(), 0)?;
+        remove_tree(top, RESERVED.as_bytes(), 0)?;
         match fs::unlinkat(self.root(), name.as_str(), AtFlags::REMOVEDIR) {
             Ok(()) => {}
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                let left = entries(&top)?.into_iter().next();
+                let left = entries(top)?.into_iter().next();
                 let gone = || "an entry that just arrived".to_owned();
                 return Err(not_empty(
                     left.map_or_else(gone, |(name, _)| key_text(&name).into_owned()),
@@ -116,8 +136,7 @@ impl Store {
             Err(e) => return Err(system(name.as_str(), e)),
         }
         self.buckets.forget(name.as_str());
-        self.announce_bucket(name, old, ChangeKind::BucketRemoved);
-        self.sync_root()
+        Ok(())
     }
 
     fn sync_root(&self) -> Result<()> {

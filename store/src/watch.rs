@@ -254,7 +254,7 @@ impl Watch {
     /// Reads all events there are.
     fn drain(&mut self, buffer: &mut [std::mem::MaybeUninit<u8>]) {
         let began = Timestamp::now();
-        let (mut events, mut lost) = (HashSet::new(), false);
+        let (mut events, mut known, mut lost) = (Vec::new(), HashSet::new(), false);
         let mut reader = Reader::new(&self.queue, buffer);
         // As many as the kernel queues by default, so that a busy tree does not keep us from laying.
         for _ in 0..16_384 {
@@ -264,7 +264,13 @@ impl Watch {
                     let name = event
                         .file_name()
                         .map_or(Vec::new(), |n| n.to_bytes().to_vec());
-                    events.insert((event.wd(), event.events().bits(), name));
+                    let event = (event.wd(), event.events().bits(), name);
+                    // What a long write says again and again is said once, in the order of the first time.
+                    let repeats = ReadFlags::from_bits_retain(event.1)
+                        .intersects(ReadFlags::MODIFY | ReadFlags::ATTRIB);
+                    if !repeats || known.insert(event.clone()) {
+                        events.push(event);
+                    }
                 }
                 Err(_) => break,
             }

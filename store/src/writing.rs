@@ -142,7 +142,12 @@ impl Writing {
         if self.touched.load(Ordering::Acquire) {
             return Ok(());
         }
-        if let Some(file) = readable(&file)? {
+        let file = match readable(&file) {
+            // What we may not read, S3 does not answer.
+            Err(StoreError::Denied(_)) => None,
+            other => other?,
+        };
+        if let Some(file) = file {
             let _held = self.bucket.store.changes.record(self.inode);
             match self.bucket.drop_content(&file) {
                 // A full disk, or a file that may only grow (chattr +a): its times have to tell.
