@@ -54,10 +54,13 @@ Only valid rows have a checksum. `twintree seal` makes the others valid.
 Nothing is written into the tree. An entry that cannot be read is named on standard error, the rest is printed,
 and the exit code is 1.
 
-Before and after a migration:
+Before and after a migration that keeps extended attributes (cp -a, rsync -aX); sealed first, so that every ETag is one
+that a copy keeps:
+  twintree seal /old photos
   twintree inventory /old photos > before.csv
-  twintree inventory /new photos > after.csv
-  diff <(cut -d, -f1,2,4 before.csv) <(cut -d, -f1,2,4 after.csv)";
+  cp -a /old /new
+  twintree inventory /new photos --verify mtime > after.csv
+  diff before.csv after.csv";
 
 impl Cli {
     /// Reads the command line and the environment. A variable that is set and empty counts as not set.

@@ -11,8 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use twintree_store::{InventoryEntry, Store, StoreOptions};
 
-use super::Failure;
 use super::part::Part;
+use super::{Failure, tame};
 use crate::{cli, config};
 
 /// Bytes that are written at once.
@@ -64,7 +64,7 @@ pub fn run(args: cli::Inventory) -> Result<(), Failure> {
         let (bar, unread) = (bar.clone(), Arc::clone(&unread));
         move |key: &str, why: &str| {
             unread.fetch_add(1, Ordering::Relaxed);
-            bar.suspend(|| eprintln!("twintree: cannot read {key:?}: {why}"));
+            bar.suspend(|| eprintln!("twintree: cannot read {key:?}: {}", tame(why)));
         }
     };
     let mut inventory = bucket

@@ -23,3 +23,15 @@ impl From<anyhow::Error> for Failure {
         Self::Work(error)
     }
 }
+
+/// A line of a message without what a terminal would act on: names on disk may hold anything.
+fn tame(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    line
+}

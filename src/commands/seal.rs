@@ -14,8 +14,8 @@ use twintree_store::{Bucket, RecordState, SealEvent, SealOptions, SealReport, St
 
 use self::progress::Progress;
 use self::tally::{Tally, counted};
-use super::Failure;
 use super::part::Part;
+use super::{Failure, tame};
 use crate::{cli, config};
 
 /// Threads where nobody says how many: more would keep a disk from its other work.
@@ -164,7 +164,7 @@ fn count(job: &Job, progress: &Progress, stop: &AtomicBool) -> anyhow::Result<()
 fn rehearse(job: &Job, tally: &Arc<Tally>, stop: &AtomicBool) -> anyhow::Result<()> {
     let unread = Arc::clone(tally);
     let mut all = job.bucket.inventory(&job.prefix, move |key, why| {
-        eprintln!("twintree: cannot read {key:?}: {why}");
+        eprintln!("twintree: cannot read {key:?}: {}", tame(why));
         unread.trouble();
     })?;
     let mut out = io::BufWriter::new(io::stdout().lock());

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{BinaryBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use twintree_store::{InventoryEntry, SealEvent};
 
+use super::super::tame;
 use super::tally::counted;
 
 /// How often a line is printed where there is no terminal.
@@ -131,6 +132,7 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
+        let text = tame(text);
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("twintree: {text}")),
             None => eprintln!("twintree: {text}"),
