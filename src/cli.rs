@@ -62,6 +62,13 @@ that a copy keeps:
   twintree inventory /new photos --verify mtime > after.csv
   diff before.csv after.csv";
 
+const MOUNT: &str = "\
+Example:
+  mkdir -p /mnt/buckets && twintree mount /srv/s3 /mnt/buckets
+ends with SIGTERM or Ctrl-C, and unmounts. Beside a `serve` of its own on the same tree, each shows what the
+other did within a second (--mount-ttl); one process does it at once: `twintree serve /srv/s3 --mount
+/mnt/buckets`.";
+
 impl Cli {
     /// Reads the command line and the environment. A variable that is set and empty counts as not set.
     ///
@@ -77,7 +84,7 @@ impl Cli {
             variable.is_some_and(|value| value.is_empty())
         };
         let mut command = Self::command();
-        for name in ["serve", "seal", "inventory"] {
+        for name in ["serve", "mount", "seal", "inventory"] {
             command = command.mut_subcommand(name, |command| {
                 command.mut_args(|arg| match empty(&arg) {
                     true => arg.env(Resettable::Reset),
@@ -102,6 +109,9 @@ pub enum Command {
     /// Serve the directories under ROOT as S3 buckets
     #[command(after_help = KEYS)]
     Serve(Box<Serve>),
+    /// Mount the buckets under ROOT as a file system, without serving S3
+    #[command(after_help = MOUNT)]
+    Mount(Box<MountAlone>),
     /// Probe a directory's filesystem and explain what twintree can do on it
     Doctor {
         /// The directory; the probe works in a directory of its own there and removes it again
@@ -266,12 +276,81 @@ pub struct Serve {
         value_delimiter = ','
     )]
     pub trusted_proxy: Vec<String>,
+    /// Also mount the buckets on this empty directory: what S3 finished shows there at once, and the other way
+    #[arg(long, value_name = "DIR", env = "TWINTREE_MOUNT")]
+    pub mount: Option<PathBuf>,
+    /// How it is mounted.
+    #[command(flatten)]
+    pub mounting: Mounting,
     /// Limits of the HTTP face.
     #[command(flatten)]
     pub limits: Limits,
     /// text or json [default: text]
     #[arg(long, value_name = "text|json", env = "TWINTREE_LOG_FORMAT")]
     pub log_format: Option<String>,
+    /// What to log, as tracing-subscriber's EnvFilter [default: info]
+    #[arg(long, value_name = "FILTER", env = "TWINTREE_LOG")]
+    pub log: Option<String>,
+}
+
+/// How the buckets are mounted.
+#[derive(Debug, Default, Args)]
+pub struct Mounting {
+    /// Let all users into the mount; the kernel checks their permissions [default: the daemon's user alone]
+    #[arg(
+        long,
+        value_name = "true|false",
+        env = "TWINTREE_MOUNT_ALLOW_OTHER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub mount_allow_other: Option<bool>,
+    /// passthrough: the kernel reads and writes the files itself (Linux 6.9, CAP_SYS_ADMIN); plain: through the
+    /// daemon; auto: the former where it can be had [default: auto]
+    #[arg(
+        long,
+        value_name = "auto|plain|passthrough",
+        env = "TWINTREE_MOUNT_MODE"
+    )]
+    pub mount_mode: Option<String>,
+    /// How long the mount may show what direct writers changed meanwhile; S3's changes show at once [default: 1s]
+    #[arg(long, value_name = "TIME", env = "TWINTREE_MOUNT_TTL")]
+    pub mount_ttl: Option<String>,
+    /// For tests: `off` leaves the kernel untold of what S3 changes.
+    #[arg(
+        long,
+        hide = true,
+        value_name = "on|off",
+        env = "TWINTREE_MOUNT_NOTIFY"
+    )]
+    pub mount_notify: Option<String>,
+    /// For tests: mount options in the kernel's words.
+    #[arg(
+        long,
+        hide = true,
+        value_name = "OPTION",
+        env = "TWINTREE_MOUNT_OPTIONS",
+        value_delimiter = ','
+    )]
+    pub mount_option: Vec<String>,
+}
+
+/// Options of `mount`.
+#[derive(Debug, Default, Args)]
+pub struct MountAlone {
+    /// The tree.
+    #[command(flatten)]
+    pub tree: Tree,
+    /// The empty directory to mount on
+    pub point: PathBuf,
+    /// Let nothing be written through the mount
+    #[arg(long)]
+    pub read_only: bool,
+    /// How it is mounted.
+    #[command(flatten)]
+    pub mounting: Mounting,
     /// What to log, as tracing-subscriber's EnvFilter [default: info]
     #[arg(long, value_name = "FILTER", env = "TWINTREE_LOG")]
     pub log: Option<String>,

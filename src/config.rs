@@ -5,8 +5,11 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod mount;
+
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
+use twintree_fuse::MountOptions;
 use twintree_gateway::call::Settings;
 use twintree_gateway::server::Limits;
 use twintree_store::{Durability, KeyPolicy, StoreOptions};
@@ -60,6 +63,8 @@ pub struct Config {
     pub seal: Seal,
     /// Uploads that nobody touched for so long are removed.
     pub abandoned_uploads: Duration,
+    /// Where and how the buckets are mounted as well.
+    pub mount: Option<MountOptions>,
     /// The gateway's own settings.
     pub settings: Settings,
     /// The server's limits.
@@ -97,6 +102,10 @@ pub struct File {
     max_header: Option<String>,
     max_put: Option<String>,
     abandoned_uploads: Option<String>,
+    mount: Option<PathBuf>,
+    mount_allow_other: Option<bool>,
+    mount_mode: Option<String>,
+    mount_ttl: Option<String>,
     log_format: Option<String>,
     log: Option<String>,
 }
@@ -275,7 +284,13 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         trusted_proxies: proxies.iter().map(proxy).collect::<Result<_>>()?,
         ..Settings::default()
     };
+    let mounting = args
+        .mounting
+        .or(file.mount_allow_other, file.mount_mode, file.mount_ttl);
+    let mount = args.mount.or(file.mount);
+    let mount = mount.map(|point| mount::options(point, mounting));
     Ok(Config {
+        mount: mount.transpose()?,
         root,
         listen,
         tls,
@@ -311,6 +326,22 @@ pub fn tree(args: cli::Tree, file: File) -> Result<StoreOptions> {
         hide: list(args.hide, file.hide, &[]),
         verify_mtime_only: verify_mtime_only(args.verify, file.verify)?,
     })
+}
+
+/// How `mount` mounts, and what.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn mount_alone(args: cli::MountAlone, file: File) -> Result<(StoreOptions, MountOptions)> {
+    let mounting = args.mounting.or(
+        file.mount_allow_other,
+        file.mount_mode.clone(),
+        file.mount_ttl.clone(),
+    );
+    let mut tree = tree(args.tree, file)?;
+    tree.read_only |= args.read_only;
+    let options = mount::options(args.point, mounting)?;
+    Ok((tree, options))
 }
 
 fn verify_mtime_only(flag: Option<String>, file: Option<String>) -> Result<bool> {

@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod inspect;
 pub mod inventory;
+pub mod mount;
 mod part;
 pub mod seal;
 pub mod serve;

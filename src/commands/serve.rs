@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use twintree_fuse::Mount;
 use twintree_gateway::auth::Credentials;
 use twintree_gateway::call::Gateway;
 use twintree_gateway::server::{self, Drained, Endpoint, Listener, ServerOptions};
@@ -87,7 +88,7 @@ fn keys(config: &Config) -> Result<Keys, Failure> {
 
 /// Takes as many descriptors as the system lets us: each connection has one, and so has each file that is
 /// read or written, while the usual limit of 1,024 is there for programs that call select(2).
-fn raise_descriptor_limit() {
+pub fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -164,16 +165,25 @@ async fn serve(
         limits: config.limits.clone(),
         trusted_proxies: config.settings.trusted_proxies.clone(),
     };
+    // Signals are caught by now: none may leave a mount behind.
+    let mount = tokio::task::block_in_place(|| {
+        let options = config.mount.as_ref();
+        options
+            .map(|options| Mount::start(store, options))
+            .transpose()
+    });
+    let mount = mount.context("cannot mount")?;
     greet(config, &keys, &endpoints);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::info!("draining: no new connections; requests in flight go on");
     };
     let router = twintree_gateway::service::router(Arc::new(gateway));
-    match server::run(listeners, router, options, shutdown)
-        .await
-        .context("serving")?
-    {
+    let served = server::run(listeners, router, options, shutdown).await;
+    if let Some(mount) = mount {
+        tokio::task::block_in_place(|| mount.stop());
+    }
+    match served.context("serving")? {
         Drained::Clean => tracing::info!("every request got its answer"),
         Drained::Cut { connections } => {
             tracing::warn!(connections, "the drain time is over: connections were cut")

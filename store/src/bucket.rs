@@ -177,8 +177,13 @@ impl Store {
         fs::openat(&self.root, c".", flags, Mode::empty()).map_err(|e| system("the root", e))
     }
 
+    /// Does the root lie on a filesystem that is itself stacked on another?
+    pub fn is_stacked(&self) -> bool {
+        self.facts.name == "overlay"
+    }
+
     /// The root's absolute path, without links.
-    pub(crate) fn location(&self) -> &Path {
+    pub fn location(&self) -> &Path {
         &self.location
     }
 

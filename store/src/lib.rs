@@ -33,6 +33,7 @@ mod open;
 mod orphans;
 pub mod path;
 mod place;
+pub mod posix;
 pub mod probe;
 mod publish;
 mod random;

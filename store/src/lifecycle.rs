@@ -13,7 +13,7 @@ use crate::name::RESERVED;
 use crate::path::{annex_piece, key_text};
 use crate::record::FileState;
 use crate::root::{mount_of, system};
-use crate::{BucketName, BucketSettings, Result, Store, StoreError, Timestamp};
+use crate::{BucketName, BucketSettings, Inode, Result, Store, StoreError, Timestamp};
 
 /// Directories below a bucket that one removal descends into at most at once, by depth: as many as a key has
 /// components. Twice as many are more than a thread's stack of 2 MiB.
@@ -35,6 +35,17 @@ impl Store {
         name: &BucketName,
         settings: BucketSettings,
     ) -> Result<()> {
+        let created = self.create_bucket_unheard(name, settings);
+        self.announce_bucket(name, None, ChangeKind::BucketMade);
+        created
+    }
+
+    /// As [`Store::create_bucket`], and tells nobody: for the mount, whose kernel knows.
+    pub(crate) fn create_bucket_unheard(
+        self: &Arc<Self>,
+        name: &BucketName,
+        settings: BucketSettings,
+    ) -> Result<()> {
         self.check_writable()?;
         self.check_root()?;
         if self.hide.hides(name.as_str().as_bytes()) {
@@ -45,9 +56,7 @@ impl Store {
             Err(Errno::EXIST) => return Err(StoreError::BucketExists(name.to_string())),
             Err(e) => return Err(system(name.as_str(), e)),
         }
-        let bucket = self.bucket(name);
-        self.announce_bucket(name, None, ChangeKind::BucketMade);
-        let bucket = bucket?;
+        let bucket = self.bucket(name)?;
         // A filesystem without room for our directory still has its bucket: its settings are the defaults.
         if let Err(e) = bucket.change_settings(|new| {
             *new = BucketSettings {
@@ -68,6 +77,19 @@ impl Store {
     /// # Errors
     /// `NoSuchBucket`, `BucketNotEmpty`, and what the disk says.
     pub fn delete_bucket(self: &Arc<Self>, name: &BucketName) -> Result<()> {
+        self.remove_bucket(name, |old, kind| self.announce_bucket(name, old, kind))
+    }
+
+    /// As [`Store::delete_bucket`], and tells nobody: for the mount, whose kernel knows.
+    pub(crate) fn delete_bucket_unheard(self: &Arc<Self>, name: &BucketName) -> Result<()> {
+        self.remove_bucket(name, |_, _| {})
+    }
+
+    fn remove_bucket(
+        self: &Arc<Self>,
+        name: &BucketName,
+        tell: impl FnOnce(Option<Inode>, ChangeKind),
+    ) -> Result<()> {
         self.check_writable()?;
         let bucket = self.bucket(name)?;
         let top = bucket.tree.open_top()?;
@@ -100,7 +122,7 @@ impl Store {
             // Some of a person's empty directories may be gone all the same.
             Err(_) => ChangeKind::Anything,
         };
-        self.announce_bucket(name, old, kind);
+        tell(old, kind);
         removed?;
         self.sync_root()
     }

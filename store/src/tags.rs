@@ -87,6 +87,30 @@ impl Bucket {
         }
     }
 
+    /// The object half of a file as it stands, wherever it lies.
+    pub(crate) fn posix_meta(&self, file: &OwnedFd) -> Result<Option<Vec<u8>>> {
+        let examined = examine(self, file, FileState::look(file)?)?;
+        disk::read_meta(file, examined.verdict.record(), &self.tree)
+    }
+
+    /// Replaces the object half of a file by JSON that somebody set in the mount, or removes it. The content
+    /// half stays what it is worth.
+    pub(crate) fn set_posix_meta(&self, file: &OwnedFd, json: Option<&[u8]>) -> Result<()> {
+        let state = FileState::look(file)?;
+        let _held = self.store.changes.record(state.inode());
+        let examined = examine(self, file, FileState::look(file)?)?;
+        let Verdict::Valid(mut record) = examined.verdict else {
+            let record = examined.verdict.record();
+            return disk::write_meta(file, record, json, &self.tree);
+        };
+        let meta = json.and_then(Meta::from_json).unwrap_or_default();
+        if meta.content_type.is_some() {
+            record.type_code = content_type::IN_META;
+        }
+        self.restamp_held(file, &examined.state, record, Some(json))
+            .map(|_| ())
+    }
+
     /// A change of the object half failed on its way: gives the file both halves back that it had, as far as
     /// the disk lets us, and goes on knowing that the content half is true, though its ctime moved.
     fn put_back(&self, file: &OwnedFd, examined: &Examined, before: &Record, json: Option<&[u8]>) {

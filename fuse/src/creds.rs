@@ -1,0 +1,126 @@
+//! Whose calls they are: what is made belongs to the caller, and no thread keeps a right that would keep
+//! set-id bits alive.
+//!
+//! The kernel checks permissions (`default_permissions`); these ids only say who owns what is new. All of it
+//! is per thread, by raw system calls: glibc would change the whole process.
+
+use std::cell::Cell;
+
+use fuser::Request;
+use rustix::fs::Mode;
+
+const CAP_DAC_OVERRIDE: u32 = 1;
+const CAP_DAC_READ_SEARCH: u32 = 2;
+const CAP_FSETID: u32 = 4;
+/// _LINUX_CAPABILITY_VERSION_3.
+const VERSION: u32 = 0x2008_0522;
+
+thread_local! {
+    static PREPARED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Prepares the thread that a request came to, once: with KILLPRIV_V2 it is the backing file system that
+/// clears set-id bits when somebody writes, and it does not where the writer has CAP_FSETID; and the umask
+/// was applied by the kernel already, so that this thread's must be nothing (the process keeps its own).
+pub fn prepare_thread() {
+    if PREPARED.get() {
+        return;
+    }
+    PREPARED.set(true);
+    // SAFETY: unshare without pointers; from here on this thread's umask and working directory are its own.
+    if unsafe { libc::unshare(libc::CLONE_FS) } == 0 {
+        rustix::process::umask(Mode::empty());
+    } else {
+        tracing::warn!(
+            "a thread of the mount keeps the daemon's umask: {}",
+            std::io::Error::last_os_error()
+        );
+    }
+    change(CAP_FSETID, false);
+}
+
+/// Makes something for the caller: as his, with his ids.
+pub fn as_caller<T>(request: &Request, make: impl FnOnce() -> T) -> T {
+    let (user, group) = (request.uid(), request.gid());
+    if (user == 0 && group == 0) || !rustix::process::geteuid().is_root() {
+        return make();
+    }
+    set_ids(user, group);
+    let _back = Back;
+    if user != 0 {
+        // Linux: leaving 0 cleared them; without them the backing directory would be checked a second time,
+        // and without the caller's supplementary groups.
+        change(CAP_DAC_OVERRIDE, true);
+        change(CAP_DAC_READ_SEARCH, true);
+    }
+    make()
+}
+
+/// Does what only an explicit chmod may do: keep a set-group-id bit.
+pub fn keeping_set_ids<T>(change_mode: impl FnOnce() -> T) -> T {
+    change(CAP_FSETID, true);
+    let done = change_mode();
+    change(CAP_FSETID, false);
+    done
+}
+
+struct Back;
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        set_ids(0, 0);
+        // Linux: coming back to 0 raised all of them.
+        change(CAP_FSETID, false);
+    }
+}
+
+fn set_ids(user: u32, group: u32) {
+    // SAFETY: two calls on integers, which answer the old id and cannot fail where we are root.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, group);
+        libc::syscall(libc::SYS_setfsuid, user);
+    }
+}
+
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Data {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Raises or drops one effective capability of this thread, as far as it is permitted.
+fn change(capability: u32, raise: bool) {
+    let mut header = Header {
+        version: VERSION,
+        pid: 0,
+    };
+    let mut data = [Data::default(); 2];
+    // SAFETY: both structures have the layout of capget(2), version 3, and outlive the calls.
+    let done = unsafe {
+        if libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) == 0 {
+            let bit = 1 << capability & data[0].permitted;
+            if raise {
+                data[0].effective |= bit;
+            } else {
+                data[0].effective &= !(1 << capability);
+            }
+            libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr())
+        } else {
+            -1
+        }
+    };
+    if done != 0 {
+        tracing::debug!(
+            "a capability cannot be changed: {}",
+            std::io::Error::last_os_error()
+        );
+    }
+}

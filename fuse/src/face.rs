@@ -1,0 +1,543 @@
+//! What the mount does, between the kernel's requests and the store's view: nodes are found, files opened and
+//! counted, answers made. Errors are the kernel's own numbers.
+
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{BackingId, Request};
+use parking_lot::Mutex;
+use rustix::fs::{self, FallocateFlags, OFlags, SeekFrom};
+use rustix::io::Errno;
+use twintree_store::posix::{self, Entry, NewTimes, Status, TreeView};
+
+use crate::creds;
+use crate::handle::{OpenDirectory, OpenFile};
+use crate::passthrough::Passthrough;
+use crate::tree::{Handles, Node, Nodes};
+
+/// The most that one copy_file_range answers: its reply has 32 bits.
+const MAX_COPY: u64 = u32::MAX as u64 & !4095;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One mount.
+pub struct Face {
+    /// The tree.
+    pub view: TreeView,
+    /// What the kernel knows of it.
+    pub nodes: Nodes,
+    /// Open files.
+    pub files: Handles<OpenFile>,
+    /// Open directories.
+    pub directories: Handles<OpenDirectory>,
+    /// Who reads and writes.
+    pub passthrough: Arc<Passthrough>,
+    /// How long the kernel may keep entries and attributes.
+    pub ttl: Duration,
+}
+
+/// A node with a reference for the kernel, and its status.
+pub type Found = (Arc<Node>, Status);
+
+/// What a setattr asks for.
+#[derive(Clone, Copy, Default)]
+pub struct NewAttributes {
+    /// Permissions.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub user: Option<u32>,
+    /// Group.
+    pub group: Option<u32>,
+    /// Bytes.
+    pub size: Option<u64>,
+    /// Times.
+    pub times: NewTimes,
+}
+
+/// Answers rustix's numbers.
+pub type Answer<T> = rustix::io::Result<T>;
+
+impl Face {
+    /// How long the kernel may keep a node's attributes: not at all while it is written, because the kernel
+    /// itself may be the writer, unseen.
+    pub fn keeps(&self, node: &Node) -> Duration {
+        if node.is_written() {
+            Duration::ZERO
+        } else {
+            self.ttl
+        }
+    }
+
+    /// LOOKUP.
+    pub fn look_up(&self, parent: u64, name: &[u8]) -> Answer<Found> {
+        let parent = self.nodes.get(parent)?;
+        self.nodes.look_up(&self.view, &parent, name)
+    }
+
+    /// GETATTR, by the open file where there is one.
+    pub fn status(&self, id: u64, handle: Option<u64>) -> Answer<(Arc<Node>, Status)> {
+        let node = self.nodes.get(id)?;
+        let status = match handle.and_then(|handle| self.files.get(handle).ok()) {
+            Some(open) => self.view.status(&open.file)?,
+            None => self.view.status(node.hold().pin()?)?,
+        };
+        Ok((node, status))
+    }
+
+    /// SETATTR. Owner before mode, or the new owner would take set-id bits away again.
+    pub fn change(
+        &self,
+        id: u64,
+        handle: Option<u64>,
+        new: NewAttributes,
+    ) -> Answer<(Arc<Node>, Status)> {
+        let node = self.nodes.get(id)?;
+        let hold = node.hold();
+        let file = hold.pin()?;
+        if new.user.is_some() || new.group.is_some() {
+            self.view.set_owner(&file, new.user, new.group)?;
+        }
+        if let Some(mode) = new.mode {
+            creds::keeping_set_ids(|| self.view.set_mode(&file, mode))?;
+        }
+        if let Some(size) = new.size {
+            match handle.and_then(|handle| self.files.get(handle).ok()) {
+                Some(open) => {
+                    touch(&open)?;
+                    self.view.truncate_open(&open.file, size)?;
+                }
+                None => self.view.truncate(&file, size)?,
+            }
+        }
+        if new.times.accessed.is_some() || new.times.modified.is_some() {
+            self.view.set_times(&file, new.times)?;
+        }
+        let status = self.view.status(&file)?;
+        Ok((node, status))
+    }
+
+    /// READLINK.
+    pub fn read_link(&self, id: u64) -> Answer<Vec<u8>> {
+        let hold = self.nodes.get(id)?.hold();
+        self.view.read_link(hold.pin()?)
+    }
+
+    /// MKNOD.
+    pub fn make_node(
+        &self,
+        request: &Request,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        device: u32,
+    ) -> Answer<Found> {
+        self.make(parent, name, |level, dir| {
+            creds::as_caller(request, || {
+                self.view.make_node(level, dir, name, mode, device.into())
+            })
+        })
+    }
+
+    /// MKDIR; at the top a bucket, which is made by us and then given to the caller.
+    pub fn make_directory(
+        &self,
+        request: &Request,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+    ) -> Answer<Found> {
+        let owner = (request.uid(), request.gid());
+        self.make(parent, name, |level, dir| {
+            let make = || self.view.make_directory(level, dir, name, mode, owner);
+            match level {
+                posix::Level::Top => make(),
+                posix::Level::Below => creds::as_caller(request, make),
+            }
+        })
+    }
+
+    /// SYMLINK.
+    pub fn make_symlink(
+        &self,
+        request: &Request,
+        parent: u64,
+        name: &[u8],
+        target: &[u8],
+    ) -> Answer<Found> {
+        self.make(parent, name, |level, dir| {
+            creds::as_caller(request, || self.view.make_symlink(level, dir, name, target))
+        })
+    }
+
+    /// LINK.
+    pub fn link(&self, id: u64, parent: u64, name: &[u8]) -> Answer<Found> {
+        let node = self.nodes.get(id)?;
+        let hold = node.hold();
+        let file = hold.pin()?;
+        self.make(parent, name, |level, dir| {
+            self.view.link(level, &file, dir, name)
+        })
+    }
+
+    fn make(
+        &self,
+        parent: u64,
+        name: &[u8],
+        make: impl FnOnce(posix::Level, BorrowedFd<'_>) -> Answer<()>,
+    ) -> Answer<Found> {
+        let parent = self.nodes.get(parent)?;
+        let hold = parent.hold();
+        let dir = hold.pin()?;
+        make(parent.level(), std::os::fd::AsFd::as_fd(&dir))?;
+        self.nodes.look_up(&self.view, &parent, name)
+    }
+
+    /// UNLINK.
+    pub fn remove_file(&self, parent: u64, name: &[u8]) -> Answer<()> {
+        let parent = self.nodes.get(parent)?;
+        let hold = parent.hold();
+        self.view.remove_file(parent.level(), hold.pin()?, name)
+    }
+
+    /// RMDIR.
+    pub fn remove_directory(&self, parent: u64, name: &[u8]) -> Answer<()> {
+        let parent = self.nodes.get(parent)?;
+        let hold = parent.hold();
+        self.view
+            .remove_directory(parent.level(), hold.pin()?, name)
+    }
+
+    /// RENAME.
+    pub fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Answer<()> {
+        use std::os::fd::AsFd;
+        let (parent, target) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
+        let (hold, target_hold) = (parent.hold(), target.hold());
+        let (dir, target_dir) = (hold.pin()?, target_hold.pin()?);
+        self.view.rename(
+            (parent.level(), dir.as_fd(), from.1),
+            (target.level(), target_dir.as_fd(), to.1),
+            flags,
+        )
+    }
+
+    /// OPEN.
+    pub fn open(
+        &self,
+        id: u64,
+        flags: u32,
+        ask: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
+    ) -> Answer<(u64, Arc<OpenFile>)> {
+        let node = self.nodes.get(id)?;
+        let hold = node.hold();
+        let pinned = hold.pin()?;
+        let wanted = OFlags::from_bits_retain(flags);
+        let truncates = wanted.contains(OFlags::TRUNC);
+        let writing = match may_write(wanted) {
+            true => self.view.writing(&pinned)?,
+            false => None,
+        };
+        if let (true, Some(writing)) = (truncates, &writing) {
+            writing.touched(&pinned).map_err(posix::number)?;
+        }
+        let file = self.view.open(&pinned, flags)?;
+        match (truncates, may_write(wanted)) {
+            (true, true) => self.view.truncate_open(&file, 0)?,
+            (true, false) => self.view.truncate(&pinned, 0)?,
+            (false, _) => {}
+        }
+        let backed = self
+            .passthrough
+            .open((node.id, node.generation()), &pinned, ask);
+        Ok(self.opened(&node, file, writing, backed, may_write(wanted)))
+    }
+
+    /// CREATE.
+    pub fn create(
+        &self,
+        request: &Request,
+        parent: u64,
+        name: &[u8],
+        (flags, mode): (u32, u32),
+        ask: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
+    ) -> Answer<(u64, Arc<OpenFile>, Found)> {
+        let parent = self.nodes.get(parent)?;
+        let hold = parent.hold();
+        let dir = hold.pin()?;
+        let wanted = OFlags::from_bits_retain(flags);
+        let file = creds::as_caller(request, || {
+            self.view.create(parent.level(), &dir, name, flags, mode)
+        })?;
+        let (node, status) = self.nodes.adopt(&self.view, &file)?;
+        let opened = self.begin(&node, &status, wanted, file, ask);
+        match opened {
+            Ok((number, open)) => {
+                let status = self.view.status(&open.file)?;
+                Ok((number, open, (node, status)))
+            }
+            Err(e) => {
+                self.nodes.forget(node.id, 1);
+                Err(e)
+            }
+        }
+    }
+
+    /// Counts a file that was just made, or that another made meanwhile.
+    fn begin(
+        &self,
+        node: &Arc<Node>,
+        status: &Status,
+        wanted: OFlags,
+        file: std::os::fd::OwnedFd,
+        ask: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
+    ) -> Answer<(u64, Arc<OpenFile>)> {
+        let writing = match may_write(wanted) {
+            true => self.view.writing(&file)?,
+            false => None,
+        };
+        if wanted.contains(OFlags::TRUNC) && status.size > 0 && may_write(wanted) {
+            if let Some(writing) = &writing {
+                writing.touched(&file).map_err(posix::number)?;
+            }
+            self.view.truncate_open(&file, 0)?;
+        }
+        let hold = node.hold();
+        let backed = self
+            .passthrough
+            .open((node.id, node.generation()), hold.pin()?, ask);
+        Ok(self.opened(node, file, writing, backed, may_write(wanted)))
+    }
+
+    fn opened(
+        &self,
+        node: &Arc<Node>,
+        file: std::os::fd::OwnedFd,
+        writing: Option<twintree_store::Writing>,
+        backed: crate::passthrough::Backed,
+        writes: bool,
+    ) -> (u64, Arc<OpenFile>) {
+        let number = self.files.add(OpenFile {
+            file,
+            writing: Mutex::new(writing),
+            writer: writes.then(|| node.writer()),
+            backed,
+        });
+        let open = self.files.get(number).expect("it was just added");
+        (number, open)
+    }
+
+    /// READ: calls `reply` with the bytes.
+    pub fn read<T>(
+        &self,
+        handle: u64,
+        offset: u64,
+        size: u32,
+        reply: impl FnOnce(Answer<&[u8]>) -> T,
+    ) -> T {
+        let open = match self.files.get(handle) {
+            Ok(open) => open,
+            Err(e) => return reply(Err(e)),
+        };
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(buffer.len().max(size as usize), 0);
+            match rustix::io::pread(&open.file, &mut buffer[..size as usize], offset) {
+                Ok(length) => reply(Ok(&buffer[..length])),
+                Err(e) => reply(Err(e)),
+            }
+        })
+    }
+
+    /// WRITE: what is recorded of the content is gone before the first byte.
+    pub fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Answer<u32> {
+        let open = self.files.get(handle)?;
+        touch(&open)?;
+        rustix::io::pwrite(&open.file, bytes, offset).map(|length| length as u32)
+    }
+
+    /// FLUSH, at each close of a descriptor: what the kernel wrote by itself shows now.
+    pub fn flush(&self, handle: u64) -> Answer<()> {
+        let open = self.files.get(handle)?;
+        if let Some(writing) = open.writing.lock().as_ref() {
+            writing.compare(&open.file).map_err(posix::number)?;
+            // Network filesystems say what went wrong when a descriptor is closed.
+            let again = rustix::io::dup(&open.file)?;
+            drop(again);
+        }
+        Ok(())
+    }
+
+    /// RELEASE: nobody has the file open by this handle any more.
+    pub fn release(&self, handle: u64) {
+        let Some(open) = self.files.remove(handle) else {
+            return;
+        };
+        if let Some(writing) = open.writing.lock().take() {
+            let key = self.view.place(&open.file).and_then(|place| place.key);
+            if let Err(e) = writing.finish(&open.file, key.as_ref()) {
+                tracing::warn!("what is recorded of a file that was written may be stale: {e}");
+            }
+        }
+    }
+
+    /// FSYNC.
+    pub fn sync(&self, handle: u64, data_only: bool) -> Answer<()> {
+        let open = self.files.get(handle)?;
+        match data_only {
+            true => fs::fdatasync(&open.file),
+            false => fs::fsync(&open.file),
+        }
+    }
+
+    /// OPENDIR.
+    pub fn open_directory(&self, id: u64) -> Answer<u64> {
+        let node = self.nodes.get(id)?;
+        let hold = node.hold();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let dir = self.view.open(hold.pin()?, flags.bits())?;
+        Ok(self.directories.add(OpenDirectory {
+            dir: Mutex::new(dir),
+            node,
+        }))
+    }
+
+    /// READDIR: `add` answers whether the reply is full.
+    pub fn list(
+        &self,
+        handle: u64,
+        offset: u64,
+        mut add: impl FnMut(u64, Entry<'_>) -> bool,
+    ) -> Answer<()> {
+        let open = self.directories.get(handle)?;
+        let dir = open.dir.lock();
+        let device = open.node.inode.device;
+        self.view
+            .entries(open.node.level(), &*dir, offset, |entry| {
+                match add(self.nodes.listed_id(device, entry.inode), entry) {
+                    true => ControlFlow::Break(Ok(())),
+                    false => ControlFlow::Continue(()),
+                }
+            })
+    }
+
+    /// READDIRPLUS: every name with a reference, which is given back where the reply is full. `.` and `..`
+    /// come without one. A name that is gone by now is left out; any other failure is answered, never hidden.
+    pub fn list_plus(
+        &self,
+        handle: u64,
+        offset: u64,
+        mut add: impl FnMut(u64, Entry<'_>, Option<&Found>) -> bool,
+    ) -> Answer<()> {
+        let open = self.directories.get(handle)?;
+        let dir = open.dir.lock();
+        let device = open.node.inode.device;
+        let mut first = true;
+        self.view
+            .entries(open.node.level(), &*dir, offset, |entry| {
+                let beginning = std::mem::take(&mut first);
+                if entry.name == b"." || entry.name == b".." {
+                    let id = self.nodes.listed_id(device, entry.inode);
+                    return match add(id, entry, None) {
+                        true => ControlFlow::Break(Ok(())),
+                        false => ControlFlow::Continue(()),
+                    };
+                }
+                let found = match self.nodes.look_up(&self.view, &open.node, entry.name) {
+                    Ok(found) => found,
+                    Err(Errno::NOENT) => return ControlFlow::Continue(()),
+                    // What came before is answered first; the next request begins here, and fails.
+                    Err(_) if !beginning => return ControlFlow::Break(Ok(())),
+                    Err(e) => return ControlFlow::Break(Err(e)),
+                };
+                match add(found.0.id, entry, Some(&found)) {
+                    true => {
+                        self.nodes.forget(found.0.id, 1);
+                        ControlFlow::Break(Ok(()))
+                    }
+                    false => ControlFlow::Continue(()),
+                }
+            })
+    }
+
+    /// FSYNCDIR.
+    pub fn sync_directory(&self, handle: u64) -> Answer<()> {
+        let open = self.directories.get(handle)?;
+        let dir = open.dir.lock();
+        fs::fsync(&*dir)
+    }
+
+    /// STATFS.
+    pub fn space(&self, id: u64) -> Answer<fs::StatVfs> {
+        let hold = self.nodes.get(id)?.hold();
+        fs::fstatvfs(hold.pin()?)
+    }
+
+    /// GETXATTR.
+    pub fn get_xattr(&self, id: u64, name: &[u8]) -> Answer<Vec<u8>> {
+        let hold = self.nodes.get(id)?.hold();
+        self.view.get_xattr(hold.pin()?, name)
+    }
+
+    /// LISTXATTR.
+    pub fn list_xattrs(&self, id: u64) -> Answer<Vec<u8>> {
+        let hold = self.nodes.get(id)?.hold();
+        self.view.list_xattrs(hold.pin()?)
+    }
+
+    /// SETXATTR.
+    pub fn set_xattr(&self, id: u64, name: &[u8], value: &[u8], flags: i32) -> Answer<()> {
+        let hold = self.nodes.get(id)?.hold();
+        let flags = flags.cast_unsigned();
+        self.view.set_xattr(hold.pin()?, name, value, flags)
+    }
+
+    /// REMOVEXATTR.
+    pub fn remove_xattr(&self, id: u64, name: &[u8]) -> Answer<()> {
+        let hold = self.nodes.get(id)?.hold();
+        self.view.remove_xattr(hold.pin()?, name)
+    }
+
+    /// FALLOCATE.
+    pub fn allocate(&self, handle: u64, offset: u64, length: u64, mode: i32) -> Answer<()> {
+        let open = self.files.get(handle)?;
+        touch(&open)?;
+        let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
+        fs::fallocate(&open.file, mode, offset, length)
+    }
+
+    /// LSEEK: only for data and holes; all else the kernel does.
+    pub fn seek(&self, handle: u64, offset: i64, whence: i32) -> Answer<u64> {
+        let open = self.files.get(handle)?;
+        let at = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+        match whence {
+            libc::SEEK_DATA => fs::seek(&open.file, SeekFrom::Data(at)),
+            libc::SEEK_HOLE => fs::seek(&open.file, SeekFrom::Hole(at)),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// COPY_FILE_RANGE.
+    pub fn copy(&self, from: (u64, u64), to: (u64, u64), length: u64) -> Answer<u32> {
+        let (source, target) = (self.files.get(from.0)?, self.files.get(to.0)?);
+        touch(&target)?;
+        let (mut at, mut there) = (from.1, to.1);
+        let length = length.min(MAX_COPY) as usize;
+        let (at, there) = (Some(&mut at), Some(&mut there));
+        fs::copy_file_range(&source.file, at, &target.file, there, length).map(|n| n as u32)
+    }
+}
+
+fn may_write(flags: OFlags) -> bool {
+    flags & OFlags::RWMODE != OFlags::RDONLY
+}
+
+/// The content of an open file is about to change.
+fn touch(open: &OpenFile) -> Answer<()> {
+    match open.writing.lock().as_ref() {
+        Some(writing) => writing.touched(&open.file).map_err(posix::number),
+        None => Ok(()),
+    }
+}

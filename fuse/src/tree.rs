@@ -1,0 +1,338 @@
+//! Nodes: which number in the mount is which inode, and how often the kernel holds each.
+//!
+//! An inode is known by device, number and birth: where a number comes back with another birth, the node
+//! stays and its generation moves, so that the kernel never takes the new file for the old. A node is held
+//! by the store's [`Hold`], never by a path.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use rustix::io::Errno;
+use twintree_store::Inode;
+use twintree_store::posix::{Hold, Level, Status, TreeView};
+
+/// The mount's own top.
+pub const TOP: u64 = 1;
+/// Set in the numbers of all that does not lie on the root's device.
+const FOREIGN: u64 = 1 << 63;
+/// Inode numbers of this many bits fit into a foreign number beside the device's index.
+const INODE_BITS: u32 = 48;
+/// The device index of numbers that were dealt one by one.
+const DEALT: u64 = (1 << 15) - 1;
+/// How often a name that is being replaced is looked up again.
+const MAX_ROUNDS: usize = 100;
+
+/// One inode that the kernel knows.
+pub struct Node {
+    /// Its number in the mount.
+    pub id: u64,
+    /// Its number on disk.
+    pub inode: Inode,
+    held: RwLock<Held>,
+    lookups: AtomicU64,
+    writers: AtomicUsize,
+}
+
+/// What is held under a number now.
+struct Held {
+    hold: Arc<Hold>,
+    born: (i64, u32),
+    generation: u64,
+}
+
+/// All nodes.
+pub struct Nodes {
+    root: Inode,
+    table: RwLock<Table>,
+    first_generation: u64,
+}
+
+#[derive(Default)]
+struct Table {
+    by_id: HashMap<u64, Arc<Node>>,
+    by_inode: HashMap<Inode, Arc<Node>>,
+    /// Numbers of devices that are not the root's.
+    devices: HashMap<u64, u64>,
+    dealt: u64,
+}
+
+/// A writable open of a node: while there is one, its attributes are not kept.
+pub struct WriterOf(Arc<Node>);
+
+impl Node {
+    /// Where its names stand.
+    pub fn level(&self) -> Level {
+        if self.id == TOP {
+            Level::Top
+        } else {
+            Level::Below
+        }
+    }
+
+    /// How it is held.
+    pub fn hold(&self) -> Arc<Hold> {
+        Arc::clone(&self.held.read().hold)
+    }
+
+    /// Which file of its number it is.
+    pub fn generation(&self) -> u64 {
+        self.held.read().generation
+    }
+
+    /// Is it open for writing?
+    pub fn is_written(&self) -> bool {
+        self.writers.load(Ordering::Acquire) > 0
+    }
+
+    /// Counts a writable open.
+    pub fn writer(self: &Arc<Self>) -> WriterOf {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+        WriterOf(Arc::clone(self))
+    }
+}
+
+impl Drop for WriterOf {
+    fn drop(&mut self) {
+        self.0.writers.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Nodes {
+    /// With the top alone, which is never forgotten.
+    ///
+    /// # Errors
+    /// The kernel's word of the root.
+    pub fn new(view: &TreeView, first_generation: u64) -> rustix::io::Result<Self> {
+        let status = view.status(view.top())?;
+        let nodes = Self {
+            root: status.inode,
+            table: RwLock::default(),
+            first_generation,
+        };
+        let top = nodes.node(TOP, &status, view.hold(view.top())?);
+        let mut table = nodes.table.write();
+        table.by_inode.insert(status.inode, Arc::clone(&top));
+        table.by_id.insert(TOP, top);
+        drop(table);
+        Ok(nodes)
+    }
+
+    /// A node by its number.
+    ///
+    /// # Errors
+    /// ESTALE where the kernel was never told of it.
+    pub fn get(&self, id: u64) -> rustix::io::Result<Arc<Node>> {
+        let node = self.table.read().by_id.get(&id).cloned();
+        node.ok_or(Errno::STALE)
+    }
+
+    /// The number of a node that the kernel knows.
+    pub fn id_of(&self, inode: Inode) -> Option<u64> {
+        self.table.read().by_inode.get(&inode).map(|node| node.id)
+    }
+
+    /// How many nodes there are.
+    pub fn count(&self) -> usize {
+        self.table.read().by_id.len()
+    }
+
+    /// The number that a name of a directory is listed with: the same that a lookup of it gives.
+    pub fn listed_id(&self, device: u64, number: u64) -> u64 {
+        let inode = Inode {
+            device,
+            inode: number,
+        };
+        if let Some(id) = self.id_of(inode) {
+            return id;
+        }
+        if device == self.root.device {
+            number
+        } else {
+            FOREIGN | number
+        }
+    }
+
+    /// One reference to what lies under a name. It must be given back where the kernel does not get it.
+    ///
+    /// # Errors
+    /// ENOENT, EMFILE and the kernel's word.
+    pub fn look_up(
+        &self,
+        view: &TreeView,
+        parent: &Node,
+        name: &[u8],
+    ) -> rustix::io::Result<(Arc<Node>, Status)> {
+        let hold = parent.hold();
+        let dir = hold.pin()?;
+        for _ in 0..MAX_ROUNDS {
+            let seen = view.status_at(parent.level(), &dir, name)?;
+            if let Some(node) = self.refer(&seen) {
+                return Ok((node, seen));
+            }
+            if let Some(hold) = view.hold_at(&dir, name, &seen)? {
+                return Ok((self.insert(&seen, hold), seen));
+            }
+        }
+        Err(Errno::STALE) // replaced in each of the rounds: the kernel asks once more
+    }
+
+    /// One reference to what a descriptor is of.
+    ///
+    /// # Errors
+    /// The kernel's word.
+    pub fn adopt(
+        &self,
+        view: &TreeView,
+        file: impl std::os::fd::AsFd,
+    ) -> rustix::io::Result<(Arc<Node>, Status)> {
+        let seen = view.status(&file)?;
+        match self.refer(&seen) {
+            Some(node) => Ok((node, seen)),
+            None => Ok((self.insert(&seen, view.hold(&file)?), seen)),
+        }
+    }
+
+    /// Gives references back.
+    pub fn forget(&self, id: u64, references: u64) {
+        if id == TOP {
+            return;
+        }
+        let mut table = self.table.write();
+        let Some(node) = table.by_id.get(&id).map(Arc::clone) else {
+            return;
+        };
+        if node.lookups.fetch_sub(references, Ordering::AcqRel) <= references {
+            table.by_id.remove(&id);
+            table.by_inode.remove(&node.inode);
+        }
+    }
+
+    /// A reference to a node that is known, and still this very file.
+    fn refer(&self, seen: &Status) -> Option<Arc<Node>> {
+        let table = self.table.read();
+        let node = table.by_inode.get(&seen.inode)?;
+        if node.held.read().born != seen.born {
+            return None;
+        }
+        node.lookups.fetch_add(1, Ordering::AcqRel);
+        Some(Arc::clone(node))
+    }
+
+    fn insert(&self, seen: &Status, hold: Hold) -> Arc<Node> {
+        let mut table = self.table.write();
+        if let Some(node) = table.by_inode.get(&seen.inode) {
+            node.lookups.fetch_add(1, Ordering::AcqRel);
+            let mut held = node.held.write();
+            if held.born != seen.born {
+                // The number is another file's now.
+                *held = Held {
+                    hold: Arc::new(hold),
+                    born: seen.born,
+                    generation: held.generation + 1,
+                };
+            }
+            drop(held);
+            return Arc::clone(node);
+        }
+        let id = table.number(seen.inode, self.root.device);
+        let node = self.node(id, seen, hold);
+        table.by_inode.insert(seen.inode, Arc::clone(&node));
+        table.by_id.insert(id, Arc::clone(&node));
+        node
+    }
+
+    fn node(&self, id: u64, seen: &Status, hold: Hold) -> Arc<Node> {
+        Arc::new(Node {
+            id,
+            inode: seen.inode,
+            held: RwLock::new(Held {
+                hold: Arc::new(hold),
+                born: seen.born,
+                generation: self.first_generation,
+            }),
+            lookups: AtomicU64::new(1),
+            writers: AtomicUsize::new(0),
+        })
+    }
+}
+
+impl Table {
+    /// The number of an inode in the mount: its own on the root's device, else one that no other has.
+    fn number(&mut self, inode: Inode, root_device: u64) -> u64 {
+        if inode.device == root_device && inode.inode != TOP && inode.inode < FOREIGN {
+            return inode.inode;
+        }
+        let next = self.devices.len() as u64;
+        let index = *self.devices.entry(inode.device).or_insert(next);
+        if inode.inode >> INODE_BITS == 0 && index < DEALT {
+            return FOREIGN | index << INODE_BITS | inode.inode;
+        }
+        self.dealt += 1;
+        FOREIGN | DEALT << INODE_BITS | self.dealt
+    }
+}
+
+/// The table of open files and directories, by the number that the kernel was given.
+pub struct Handles<T> {
+    open: RwLock<HashMap<u64, Arc<T>>>,
+    last: Mutex<u64>,
+}
+
+impl<T> Default for Handles<T> {
+    fn default() -> Self {
+        Self {
+            open: RwLock::default(),
+            last: Mutex::default(),
+        }
+    }
+}
+
+impl<T> Handles<T> {
+    /// A number for an open file.
+    pub fn add(&self, open: T) -> u64 {
+        let mut last = self.last.lock();
+        *last += 1;
+        self.open.write().insert(*last, Arc::new(open));
+        *last
+    }
+
+    /// What is open under a number.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn get(&self, number: u64) -> rustix::io::Result<Arc<T>> {
+        let found = self.open.read().get(&number).cloned();
+        found.ok_or(Errno::BADF)
+    }
+
+    /// Takes it away.
+    pub fn remove(&self, number: u64) -> Option<Arc<T>> {
+        self.open.write().remove(&number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_their_own_on_the_roots_device_and_nobody_elses_beyond() {
+        let mut table = Table::default();
+        let at = |device, inode| Inode { device, inode };
+        assert_eq!(table.number(at(7, 42), 7), 42);
+        let numbers = [
+            table.number(at(7, TOP), 7),
+            table.number(at(8, 42), 7),
+            table.number(at(9, 42), 7),
+            table.number(at(9, u64::MAX), 7),
+            table.number(at(9, 1 << 48), 7),
+        ];
+        for (n, number) in numbers.iter().enumerate() {
+            assert!(number & FOREIGN != 0, "{n}");
+            assert!(!numbers[..n].contains(number), "{n}");
+        }
+        assert_eq!(numbers[1], table.number(at(8, 42), 7), "and they stay");
+    }
+}

@@ -1,0 +1,198 @@
+//! How an inode is held while the kernel may ask for it: by its file handle where the filesystem and our
+//! capabilities allow (no descriptor is open then), else by an O_PATH descriptor. Never by a path.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::status;
+
+/// MAX_HANDLE_SZ of name_to_handle_at(2).
+const LARGEST: usize = 128;
+
+/// An inode, held.
+pub struct Hold(How);
+
+enum How {
+    Handle(Arc<OwnedFd>, Handle),
+    Descriptor(OwnedFd),
+}
+
+/// A held inode's descriptor (O_PATH), for a few calls.
+pub enum Pinned<'a> {
+    /// Opened for these calls.
+    Opened(OwnedFd),
+    /// Always open.
+    Borrowed(BorrowedFd<'a>),
+}
+
+/// The filesystems that inodes are held of: for each a descriptor to open handles by; `None`: it has none.
+pub(super) struct Mounts {
+    root: OwnedFd,
+    root_mount: Option<i32>,
+    known: Mutex<HashMap<i32, Option<Arc<OwnedFd>>>>,
+}
+
+/// struct file_handle, and whose mount it is of.
+#[repr(C)]
+struct Raw {
+    bytes: u32,
+    kind: i32,
+    value: [u8; LARGEST],
+}
+
+struct Handle {
+    kind: i32,
+    value: Box<[u8]>,
+}
+
+impl Hold {
+    /// Its descriptor.
+    ///
+    /// # Errors
+    /// ESTALE where the inode is gone, and the kernel's word.
+    pub fn pin(&self) -> rustix::io::Result<Pinned<'_>> {
+        match &self.0 {
+            How::Descriptor(fd) => Ok(Pinned::Borrowed(fd.as_fd())),
+            How::Handle(mount, handle) => handle
+                .open(mount, OFlags::PATH | OFlags::NOFOLLOW)
+                .map(Pinned::Opened),
+        }
+    }
+}
+
+impl AsFd for Pinned<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Opened(fd) => fd.as_fd(),
+            Self::Borrowed(fd) => *fd,
+        }
+    }
+}
+
+impl Mounts {
+    /// `root`: the root's directory, opened for reading.
+    pub fn new(root: OwnedFd) -> Self {
+        let mut mounts = Self {
+            root,
+            root_mount: None,
+            known: Mutex::default(),
+        };
+        if let Ok((handle, mount)) = Handle::of(&mounts.root)
+            && mounts.find(mount, &mounts.root, &handle).is_some()
+        {
+            mounts.root_mount = Some(mount);
+        }
+        mounts
+    }
+
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    pub fn has_handles(&self) -> bool {
+        self.root_mount.is_some()
+    }
+
+    /// Holds what an O_PATH descriptor is of.
+    pub fn hold(&self, entry: OwnedFd) -> rustix::io::Result<Hold> {
+        // Where nobody knows when an inode was made, its number may be another's tomorrow: then it is pinned.
+        if self.has_handles()
+            && status::of(&entry)?.born != (0, 0)
+            && let Ok((handle, mount)) = Handle::of(&entry)
+            && let Some(mount) = self.find(mount, &entry, &handle)
+        {
+            return Ok(Hold(How::Handle(mount, handle)));
+        }
+        Ok(Hold(How::Descriptor(entry)))
+    }
+
+    /// The descriptor by which handles of a mount are opened, tried with the first of them.
+    fn find(&self, mount: i32, entry: impl AsFd, handle: &Handle) -> Option<Arc<OwnedFd>> {
+        if let Some(known) = self.known.lock().get(&mount) {
+            return known.clone();
+        }
+        let status = status::of(&entry).ok()?;
+        if !status.is_directory() {
+            return None; // the first that is held of a mount is a directory: its top
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let through = fs::openat(&entry, c".", flags, Mode::empty()).map(Arc::new);
+        let works = through.ok().filter(|through| {
+            handle
+                .open(through, OFlags::PATH | OFlags::NOFOLLOW)
+                .is_ok_and(|again| {
+                    status::of(again).is_ok_and(|again| again.is_same_inode(&status))
+                })
+        });
+        self.known.lock().insert(mount, works.clone());
+        works
+    }
+}
+
+impl Handle {
+    /// The handle of what a descriptor is of, and the mount that it was found through.
+    fn of(file: impl AsFd) -> rustix::io::Result<(Self, i32)> {
+        let mut raw = Raw {
+            bytes: LARGEST as u32,
+            kind: 0,
+            value: [0; LARGEST],
+        };
+        let mut mount = 0_i32;
+        // SAFETY: `raw` has room for the bytes that it says, and lives as long as the call, as `mount` does;
+        // the name is an empty C string.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_name_to_handle_at,
+                file.as_fd().as_raw_fd(),
+                c"".as_ptr(),
+                &raw mut raw,
+                &raw mut mount,
+                libc::AT_EMPTY_PATH,
+            )
+        };
+        if done < 0 {
+            return Err(last());
+        }
+        let value = raw.value[..(raw.bytes as usize).min(LARGEST)].into();
+        Ok((
+            Self {
+                kind: raw.kind,
+                value,
+            },
+            mount,
+        ))
+    }
+
+    fn open(&self, mount: impl AsFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let mut raw = Raw {
+            bytes: self.value.len() as u32,
+            kind: self.kind,
+            value: [0; LARGEST],
+        };
+        raw.value[..self.value.len()].copy_from_slice(&self.value);
+        // SAFETY: `raw` is a handle of the length that it says and lives as long as the call.
+        let opened = unsafe {
+            libc::syscall(
+                libc::SYS_open_by_handle_at,
+                mount.as_fd().as_raw_fd(),
+                &raw mut raw,
+                (flags | OFlags::CLOEXEC).bits(),
+            )
+        };
+        match i32::try_from(opened) {
+            // SAFETY: the kernel just made this descriptor for us.
+            Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+            _ => Err(last()),
+        }
+    }
+}
+
+fn last() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
