@@ -35,6 +35,8 @@ const IDLE: Duration = Duration::from_millis(100);
 const MAX_WAITING: usize = 1 << 20;
 /// Bytes of events read at once: some thousands of them.
 const EVENTS: usize = 128 << 10;
+/// How far a filesystem's clock may lag behind ours, in nanoseconds.
+const COARSE: i64 = 2_000_000_000;
 const MASK: WatchFlags = WatchFlags::ATTRIB
     .union(WatchFlags::CREATE)
     .union(WatchFlags::DELETE)
@@ -210,6 +212,7 @@ impl Watch {
         self.lay(&root, None)?;
         let since = match self.options.seal {
             SealPolicy::All if !again => Timestamp(i64::MIN),
+            _ if again => Timestamp(self.drained.0 - COARSE),
             _ => self.drained,
         };
         for bucket in self.store.buckets()? {
