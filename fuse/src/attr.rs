@@ -67,14 +67,10 @@ pub fn new_time(time: TimeOrNow) -> NewTime {
     };
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => NewTime::At(since.as_secs() as i64, since.subsec_nanos()),
+        // fuser 0.18 takes the nanoseconds of a time before 1970 for ones before it: this takes that back.
         Err(before) => {
             let before = before.duration();
-            let nanoseconds = before.subsec_nanos();
-            let seconds = -(before.as_secs() as i64);
-            match nanoseconds {
-                0 => NewTime::At(seconds, 0),
-                n => NewTime::At(seconds - 1, 1_000_000_000 - n),
-            }
+            NewTime::At(-(before.as_secs() as i64), before.subsec_nanos())
         }
     }
 }
@@ -91,14 +87,27 @@ fn time((seconds, nanoseconds): (i64, u32)) -> SystemTime {
 mod tests {
     use super::*;
 
+    /// As fuser 0.18 decodes what the kernel asks for.
+    fn asked((seconds, nanoseconds): (i64, u32)) -> SystemTime {
+        match u64::try_from(seconds) {
+            Ok(seconds) => UNIX_EPOCH + Duration::new(seconds, nanoseconds),
+            Err(_) => UNIX_EPOCH - Duration::new(seconds.unsigned_abs(), nanoseconds),
+        }
+    }
+
     #[test]
     fn times_before_the_epoch_go_there_and_back() {
         for at in [(-5, 0), (-5, 300), (-1, 999_999_999), (0, 0), (7, 1)] {
-            let NewTime::At(seconds, nanoseconds) = new_time(TimeOrNow::SpecificTime(time(at)))
+            let NewTime::At(seconds, nanoseconds) = new_time(TimeOrNow::SpecificTime(asked(at)))
             else {
                 panic!("a time was given");
             };
             assert_eq!((seconds, nanoseconds), at);
+            let shown = time(at);
+            let before = UNIX_EPOCH.duration_since(shown).unwrap_or_default();
+            let exact = Duration::from_secs(at.0.min(0).unsigned_abs())
+                .saturating_sub(Duration::from_nanos(if at.0 < 0 { at.1.into() } else { 0 }));
+            assert_eq!(before, exact, "{at:?}");
         }
     }
 }

@@ -206,6 +206,18 @@ impl Changes {
         }
     }
 
+    /// Holds the records of several files; in one order for all, so that nobody waits in a ring.
+    pub(crate) fn records(&self, inodes: impl IntoIterator<Item = Inode>) -> Vec<RecordGuard<'_>> {
+        let mut shards: Vec<usize> = inodes.into_iter().map(shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let hold = |shard: usize| RecordGuard {
+            _record: self.records[shard].lock(),
+            _held: Held::one(),
+        };
+        shards.into_iter().map(hold).collect()
+    }
+
     /// Subscribes; ends when the subscription is dropped.
     pub fn subscribe(self: &Arc<Self>, subscriber: Arc<dyn Subscriber>) -> Subscription {
         let number = crate::random::number();

@@ -331,10 +331,16 @@ impl TreeView {
         let Some(moved) = look(from.1, from.2) else {
             return rename();
         };
-        match look(to.1, to.2) {
-            // Of EXCHANGE both stay; of a replaced file other names may stay: their ctime moves as well.
-            Some(other) => self.keeping_record(&other, || self.keeping_record(&moved, rename)),
-            None => self.keeping_record(&moved, rename),
+        // Of EXCHANGE both stay; of a replaced file other names may stay: their ctime moves as well.
+        let other = look(to.1, to.2);
+        let files: Vec<_> = [Some(&moved), other.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+            .collect();
+        match self.place(&moved) {
+            Some(place) => place.bucket.keeping_records(&files, rename),
+            None => rename(),
         }
     }
 

@@ -4,13 +4,13 @@
 //! its place, and gets a flag that says that nothing is known of the content, and a stamp that no file has.
 //! A reader finds it as it was or dropped; nothing between.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self, FileType, OFlags};
 
-use crate::record::{self, FileState, Verdict, disk};
+use crate::record::{self, FileState, Record, Verdict, disk};
 use crate::root::system;
 use crate::{Bucket, FluxNumber, Inode, ObjectKey, Result, StoreError};
 
@@ -60,38 +60,72 @@ impl Bucket {
         file: impl AsFd,
         change: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let Ok(Some(file)) = readable(&file) else {
-            return change();
-        };
-        let Ok(state) = FileState::look(&file) else {
-            return change();
-        };
-        let _held = self.store.changes.record(state.inode());
-        let verdict = FileState::look(&file)
-            .and_then(|state| record::examine(self, &file, state))
-            .map(|examined| examined.verdict);
-        // mtime may be set to what the record says: its content half must be gone by then.
-        if matches!(verdict, Ok(Verdict::Stale(_) | Verdict::None))
-            && let Err(e) = self.drop_content(&file)
-        {
-            tracing::debug!("a stale record cannot be dropped: {e}");
-        }
+        self.keeping_records(&[file.as_fd()], change)
+    }
+
+    /// As [`Bucket::keeping_record`], for what changes several files: a rename that exchanges two.
+    ///
+    /// # Errors
+    /// What `change` says.
+    pub fn keeping_records<T, E>(
+        &self,
+        files: &[BorrowedFd<'_>],
+        change: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let files: Vec<(OwnedFd, FileState)> = files
+            .iter()
+            .filter_map(|file| {
+                let file = readable(file).ok().flatten()?;
+                let state = FileState::look(&file).ok()?;
+                Some((file, state))
+            })
+            .collect();
+        let inodes = files.iter().map(|(_, state)| state.inode());
+        let _held = self.store.changes.records(inodes);
+        let kept: Vec<Option<Record>> = files
+            .iter()
+            .map(|(file, _)| self.before_change(file))
+            .collect();
         let done = change()?;
-        if let Ok(Verdict::Valid(mut record)) = verdict
-            && self.store.changes.in_flux(state.inode()).is_none()
-        {
-            let again = FileState::look(&file).and_then(|now| {
-                if now.size != record.stamp.size {
-                    return Ok(false);
-                }
-                record.stamp.modified = now.modified;
-                self.restamp_held(&file, &now, record, None)
-            });
-            if let Err(e) = again {
-                tracing::debug!("a record cannot be stamped again: {e}");
+        for ((file, state), record) in files.iter().zip(kept) {
+            if let Some(record) = record
+                && self.store.changes.in_flux(state.inode()).is_none()
+            {
+                self.after_change(file, record);
             }
         }
         Ok(done)
+    }
+
+    /// The record that speaks of a file whose record is held.
+    fn before_change(&self, file: &OwnedFd) -> Option<Record> {
+        let verdict = FileState::look(file)
+            .and_then(|state| record::examine(self, file, state))
+            .map(|examined| examined.verdict);
+        // mtime may be set to what the record says: its content half must be gone by then.
+        if matches!(verdict, Ok(Verdict::Stale(_) | Verdict::None))
+            && let Err(e) = self.drop_content(file)
+        {
+            tracing::debug!("a stale record cannot be dropped: {e}");
+        }
+        match verdict {
+            Ok(Verdict::Valid(record)) => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Stamps it again.
+    fn after_change(&self, file: &OwnedFd, mut record: Record) {
+        let again = FileState::look(file).and_then(|now| {
+            if now.size != record.stamp.size {
+                return Ok(false);
+            }
+            record.stamp.modified = now.modified;
+            self.restamp_held(file, &now, record, None)
+        });
+        if let Err(e) = again {
+            tracing::debug!("a record cannot be stamped again: {e}");
+        }
     }
 
     /// Drops what the record of an open file says of its content. The caller holds the record.

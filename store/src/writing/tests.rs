@@ -364,6 +364,28 @@ fn what_moves_ctime_and_keeps_the_content_keeps_the_record() {
     assert_eq!(opened_again(&place, false).etag("g"), md5(OLD));
 }
 
+// Two of 64 files surely share a lock: a rename that held one after the other waited for itself for ever.
+#[test]
+fn what_changes_many_files_at_once_keeps_all_their_records_and_waits_for_nobody() {
+    let place = place();
+    let names: Vec<String> = (0..64).map(|n| format!("{n}.txt")).collect();
+    for name in &names {
+        place.put(name, OLD);
+    }
+    let files: Vec<_> = names.iter().map(|name| place.writable(name)).collect();
+    let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+    let chmod = || -> std::io::Result<()> {
+        for file in &files {
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        }
+        Ok(())
+    };
+    place.bucket.keeping_records(&fds, chmod).expect("changed");
+    for name in &names {
+        assert_eq!(place.etag(name), md5(OLD), "{name}");
+    }
+}
+
 #[test]
 fn an_mtime_that_is_put_back_through_the_mount_brings_no_stale_record_back() {
     let place = opened(true);
