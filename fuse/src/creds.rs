@@ -20,8 +20,8 @@ thread_local! {
 }
 
 /// Prepares the thread that a request came to, once: with KILLPRIV_V2 it is the backing file system that
-/// clears set-id bits when somebody writes, and it does not where the writer has CAP_FSETID; and the umask
-/// was applied by the kernel already, so that this thread's must be nothing (the process keeps its own).
+/// clears set-id bits when somebody writes, and it does not where the writer has CAP_FSETID; and each caller's
+/// umask is set while something is made for him, which other threads (and S3) must not see.
 pub fn prepare_thread() {
     if PREPARED.get() {
         return;
@@ -39,9 +39,31 @@ pub fn prepare_thread() {
     change(CAP_FSETID, false);
 }
 
-/// Makes something for the caller: as his, with his ids.
-pub fn as_caller<T>(request: &Request, make: impl FnOnce() -> T) -> T {
-    let (user, group) = (request.uid(), request.gid());
+/// Who asks for something to be made.
+#[derive(Clone, Copy)]
+pub struct Caller {
+    /// His user and group.
+    pub ids: (u32, u32),
+    /// What he does not want to be permitted.
+    pub umask: u32,
+}
+
+impl Caller {
+    /// Of a request.
+    pub fn of(request: &Request, umask: u32) -> Self {
+        Self {
+            ids: (request.uid(), request.gid()),
+            umask: umask & 0o777,
+        }
+    }
+}
+
+/// Makes something for the caller: as his, with his ids and his umask, which the filesystem below applies unless
+/// a default ACL takes its place.
+pub fn as_caller<T>(caller: Caller, make: impl FnOnce() -> T) -> T {
+    rustix::process::umask(Mode::from_raw_mode(caller.umask));
+    let _none = NoUmask;
+    let (user, group) = caller.ids;
     if (user == 0 && group == 0) || !rustix::process::geteuid().is_root() {
         return make();
     }
@@ -62,6 +84,14 @@ pub fn keeping_set_ids<T>(change_mode: impl FnOnce() -> T) -> T {
     let done = change_mode();
     change(CAP_FSETID, false);
     done
+}
+
+struct NoUmask;
+
+impl Drop for NoUmask {
+    fn drop(&mut self) {
+        rustix::process::umask(Mode::empty());
+    }
 }
 
 struct Back;

@@ -7,13 +7,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{BackingId, Request};
+use fuser::BackingId;
 use parking_lot::Mutex;
 use rustix::fs::{self, FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 use twintree_store::posix::{self, Entry, NewTimes, Status, TreeView};
 
-use crate::creds;
+use crate::creds::{self, Caller};
 use crate::handle::{OpenDirectory, OpenFile};
 use crate::passthrough::Passthrough;
 use crate::tree::{Handles, Node, Nodes};
@@ -130,14 +130,14 @@ impl Face {
     /// MKNOD.
     pub fn make_node(
         &self,
-        request: &Request,
+        caller: Caller,
         parent: u64,
         name: &[u8],
         mode: u32,
         device: u32,
     ) -> Answer<Found> {
         self.make(parent, name, |level, dir| {
-            creds::as_caller(request, || {
+            creds::as_caller(caller, || {
                 self.view.make_node(level, dir, name, mode, device.into())
             })
         })
@@ -146,17 +146,19 @@ impl Face {
     /// MKDIR; at the top a bucket, which is made by us and then given to the caller.
     pub fn make_directory(
         &self,
-        request: &Request,
+        caller: Caller,
         parent: u64,
         name: &[u8],
         mode: u32,
     ) -> Answer<Found> {
-        let owner = (request.uid(), request.gid());
         self.make(parent, name, |level, dir| {
-            let make = || self.view.make_directory(level, dir, name, mode, owner);
+            let make = |mode| {
+                let owner = caller.ids;
+                self.view.make_directory(level, dir, name, mode, owner)
+            };
             match level {
-                posix::Level::Top => make(),
-                posix::Level::Below => creds::as_caller(request, make),
+                posix::Level::Top => make(mode & !caller.umask),
+                posix::Level::Below => creds::as_caller(caller, || make(mode)),
             }
         })
     }
@@ -164,13 +166,13 @@ impl Face {
     /// SYMLINK.
     pub fn make_symlink(
         &self,
-        request: &Request,
+        caller: Caller,
         parent: u64,
         name: &[u8],
         target: &[u8],
     ) -> Answer<Found> {
         self.make(parent, name, |level, dir| {
-            creds::as_caller(request, || self.view.make_symlink(level, dir, name, target))
+            creds::as_caller(caller, || self.view.make_symlink(level, dir, name, target))
         })
     }
 
@@ -259,7 +261,7 @@ impl Face {
     /// CREATE.
     pub fn create(
         &self,
-        request: &Request,
+        caller: Caller,
         parent: u64,
         name: &[u8],
         (flags, mode): (u32, u32),
@@ -269,7 +271,7 @@ impl Face {
         let hold = parent.hold();
         let dir = hold.pin()?;
         let wanted = OFlags::from_bits_retain(flags);
-        let file = creds::as_caller(request, || {
+        let file = creds::as_caller(caller, || {
             self.view.create(parent.level(), &dir, name, flags, mode)
         })?;
         let (node, status) = self.nodes.adopt(&self.view, &file)?;

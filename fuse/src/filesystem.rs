@@ -17,7 +17,7 @@ use fuser::{
 use twintree_store::posix::NewTimes;
 
 use crate::attr::{attributes, kind, new_time};
-use crate::creds::prepare_thread;
+use crate::creds::{Caller, prepare_thread};
 use crate::face::{Answer, Face, Found, NewAttributes};
 
 /// Bytes of one request, and of readahead.
@@ -96,6 +96,7 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             InitFlags::FUSE_NO_EXPORT_SUPPORT,
             InitFlags::FUSE_AUTO_INVAL_DATA,
+            InitFlags::FUSE_DONT_MASK,
         ];
         for flag in wanted {
             if config.add_capabilities(flag).is_err() {
@@ -181,13 +182,14 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         device: u32,
         reply: ReplyEntry,
     ) {
         prepare_thread();
         let name = name.as_bytes();
-        let made = self.face.make_node(request, parent.0, name, mode, device);
+        let caller = Caller::of(request, umask);
+        let made = self.face.make_node(caller, parent.0, name, mode, device);
         self.entry(made, reply);
     }
 
@@ -197,12 +199,13 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
         prepare_thread();
         let name = name.as_bytes();
-        let made = self.face.make_directory(request, parent.0, name, mode);
+        let caller = Caller::of(request, umask);
+        let made = self.face.make_directory(caller, parent.0, name, mode);
         self.entry(made, reply);
     }
 
@@ -225,9 +228,9 @@ impl Filesystem for Adapter {
     ) {
         prepare_thread();
         let target = target.as_os_str().as_bytes();
-        let made = self
-            .face
-            .make_symlink(request, parent.0, name.as_bytes(), target);
+        let made =
+            self.face
+                .make_symlink(Caller::of(request, 0), parent.0, name.as_bytes(), target);
         self.entry(made, reply);
     }
 
@@ -284,17 +287,20 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
         prepare_thread();
         let how = (flags.cast_unsigned(), mode);
         let ask = |file: std::os::fd::BorrowedFd<'_>| reply.open_backing(file);
-        match self
-            .face
-            .create(request, parent.0, name.as_bytes(), how, ask)
-        {
+        match self.face.create(
+            Caller::of(request, umask),
+            parent.0,
+            name.as_bytes(),
+            how,
+            ask,
+        ) {
             Ok((number, open, (node, status))) => {
                 let (number, ttl) = (FileHandle(number), self.face.keeps(&node));
                 let attributes = attributes(node.id, &status);

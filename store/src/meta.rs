@@ -53,6 +53,23 @@ impl Meta {
         })
     }
 
+    /// Is it the JSON of an object half as FORMATS has it? Unknown fields are nobody's business.
+    pub(crate) fn is_sound(json: &[u8]) -> bool {
+        let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(json) else {
+            return false;
+        };
+        let texts = |value: &Value| {
+            let map = value.as_object();
+            map.is_some_and(|map| map.values().all(Value::is_string))
+        };
+        fields.iter().all(|(name, value)| match name.as_str() {
+            "v" => value.as_u64() == Some(1),
+            "type" => value.is_string(),
+            "headers" | "meta" | "tags" => texts(value),
+            _ => true,
+        })
+    }
+
     /// Writes the JSON of `user.twintree.meta`. `with_type`: the record's code does not already say
     /// the Content-Type. `old`: the text that this one replaces, whose unknown fields are kept.
     /// `None` where there is nothing to say.
@@ -162,6 +179,26 @@ mod tests {
         assert!(text.contains(r#""small":0.10"#), "{text}");
         let again = Meta::default().to_json(false, Some(text.as_bytes()));
         assert_eq!(again.as_deref(), Some(text.as_bytes()));
+    }
+
+    #[test]
+    fn only_an_object_half_is_sound() {
+        let all = br#"{"v":1,"type":"a/b","headers":{"expires":"x"},"meta":{},"tags":{"a":"b"},"acl":[1]}"#;
+        for sound in [&all[..], b"{}", b"{\"v\":1}"] {
+            assert!(Meta::is_sound(sound));
+        }
+        for not in [
+            "",
+            "[]",
+            "7",
+            "{",
+            r#"{"v":2}"#,
+            r#"{"type":1}"#,
+            r#"{"tags":{"a":1}}"#,
+            r#"{"meta":"x"}"#,
+        ] {
+            assert!(!Meta::is_sound(not.as_bytes()), "{not}");
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl TreeView {
         flags: u32,
     ) -> rustix::io::Result<()> {
         if name == META_XATTR.as_bytes() {
-            if Meta::from_json(value).is_none() {
+            if !Meta::is_sound(value) {
                 return Err(Errno::INVAL);
             }
             let there = self.get_xattr(&file, name).is_ok();
