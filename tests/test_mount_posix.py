@@ -1,0 +1,334 @@
+"""The mount in detail: names kept back, xattrs, buckets at the top, names of any bytes, the kernel's errors, files in use, numbers used again.
+
+Each claim holds in plain and in passthrough mode where bytes or handles are in it; S3 must see the same objects.
+"""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import stat
+import urllib.parse
+
+import pytest
+from lib import faces, s3, tables
+
+OWNERS = ("user.twintree", "user.twintree.dir", "user.twintree.other")
+META = "user.twintree.meta"
+AT_FDCWD, NOREPLACE, EXCHANGE = -100, 1, 2
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture(params=["plain", "passthrough"])
+def both(tmp_path, request):
+    """A tree with both faces."""
+    with faces.Faces(tmp_path, "--mount-mode", request.param) as both:
+        yield both
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A tree with both faces, for what no mode changes."""
+    with faces.Faces(tmp_path, "--mount-mode", "plain") as both:
+        yield both
+
+
+@contextlib.contextmanager
+def refused(*numbers):
+    """What fails with one of these errors."""
+    with pytest.raises(OSError) as caught:
+        yield
+    assert caught.value.errno in numbers, caught.value
+
+
+def written(path, body):
+    """Writes a file and gives its path back."""
+    path.write_bytes(body)
+    return path
+
+
+def sealed(both, random, key="object"):
+    """An object with an MD5 that was recorded: its body and its path in the mount."""
+    body = random.bytes(5000)
+    both.client.put_object(Bucket=faces.BUCKET, Key=key, Body=body)
+    return body, both.on("mount", key)
+
+
+def etag(both, key="object"):
+    """What S3 answers of an object."""
+    return s3.etag(both.client, faces.BUCKET, key)
+
+
+def rename(source, target, flags):
+    """renameat2(2)."""
+    if LIBC.renameat2(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+# --- xattrs ---
+
+
+def test_records_are_hidden_and_what_was_said_of_an_object_is_not(both, random):
+    both.client.put_object(Bucket=faces.BUCKET, Key="object", Body=random.bytes(100), Metadata={"colour": "blue"})
+    path = both.on("mount", "object")
+    assert "user.twintree" in os.listxattr(both.on("disk", "object"))
+    assert os.listxattr(path) == [META]
+    assert json.loads(os.getxattr(path, META)) == json.loads(os.getxattr(both.on("disk", "object"), META))
+    for name in OWNERS:
+        with refused(errno.ENODATA):
+            os.getxattr(path, name)
+        with refused(errno.EPERM):
+            os.setxattr(path, name, b"1")
+        with refused(errno.EPERM):
+            os.removexattr(path, name)
+
+
+def test_what_setfattr_says_of_an_object_is_what_boto3_reads(both, random):
+    said = {}
+    for key in ("one", "two"):
+        both.client.put_object(Bucket=faces.BUCKET, Key=key, Body=random.bytes(100), Metadata={"key": key})
+        said[key] = os.getxattr(both.on("mount", key), META)
+    os.setxattr(both.on("mount", "two"), META, said["one"])
+    assert both.client.head_object(Bucket=faces.BUCKET, Key="two")["Metadata"] == {"key": "one"}
+    written(both.on("mount", "native"), b"of the mount")
+    os.setxattr(both.on("mount", "native"), META, said["two"], os.XATTR_CREATE)
+    assert both.client.head_object(Bucket=faces.BUCKET, Key="native")["Metadata"] == {"key": "two"}
+    with refused(errno.EEXIST):
+        os.setxattr(both.on("mount", "native"), META, said["two"], os.XATTR_CREATE)
+    os.removexattr(both.on("mount", "native"), META)
+    assert both.client.head_object(Bucket=faces.BUCKET, Key="native")["Metadata"] == {}
+    with refused(errno.ENODATA):
+        os.removexattr(both.on("mount", "native"), META)
+
+
+@pytest.mark.parametrize("value", [b"", b"no json", b"[]", b'{"unknown', b"\xff"])
+def test_what_is_no_metadata_is_not_taken(plain, random, value):
+    _, path = sealed(plain, random)
+    with refused(errno.EINVAL):
+        os.setxattr(path, META, value)
+    assert META not in os.listxattr(path)
+
+
+def test_xattrs_of_others_are_nobody_elses_business(both, random):
+    body, path = sealed(both, random)
+    os.setxattr(path, "user.twintreelike", b"1")
+    os.setxattr(path, "user.other", b"\0\xff", os.XATTR_CREATE)
+    assert sorted(os.listxattr(path)) == ["user.other", "user.twintreelike"]
+    assert os.getxattr(both.on("disk", "object"), "user.other") == b"\0\xff"
+    os.removexattr(path, "user.other")
+    assert os.listxattr(path) == ["user.twintreelike"]
+    assert etag(both) == hashlib.md5(body).hexdigest()
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize("folder", ["", "one", "one/two"])
+def test_our_own_folder_is_neither_seen_nor_reached_at_any_depth(plain, folder):
+    native = plain.on("disk", folder)
+    native.mkdir(parents=True, exist_ok=True)
+    (native / ".twintree").mkdir(exist_ok=True)
+    (native / ".twintree" / "secret").write_bytes(b"secret")
+    place = plain.on("mount", folder)
+    written(place / "mine", b"mine")
+    assert ".twintree" not in os.listdir(place)
+    hidden = place / ".twintree"
+    for reach in (os.stat, os.listdir, os.rmdir, os.unlink, lambda path: os.open(path, os.O_RDONLY)):
+        with refused(errno.ENOENT):
+            reach(hidden)
+    with refused(errno.ENOENT):
+        os.stat(hidden / "secret")
+    for make in (os.mkdir, os.mkfifo, lambda path: os.symlink("mine", path), lambda path: os.link(place / "mine", path),
+                 lambda path: os.rename(place / "mine", path), lambda path: os.open(path, os.O_CREAT | os.O_WRONLY)):
+        with refused(errno.EPERM):
+            make(hidden)
+    with refused(errno.ENOENT, errno.EPERM):
+        os.rename(hidden, place / "taken")
+    assert (native / ".twintree" / "secret").read_bytes() == b"secret" and (place / "mine").read_bytes() == b"mine"
+
+
+def test_the_top_is_the_buckets_and_makes_and_removes_them(plain):
+    (plain.disk / "no bucket's name").mkdir()
+    (plain.disk / "a-plain-file").write_bytes(b"x")
+    assert sorted(os.listdir(plain.mount)) == [faces.BUCKET, faces.SECOND]
+    for name in ("no bucket's name", "a-plain-file"):
+        with refused(errno.ENOENT):
+            os.stat(plain.mount / name)
+    os.mkdir(plain.mount / "bucket-new")
+    buckets = [bucket["Name"] for bucket in plain.client.list_buckets()["Buckets"]]
+    assert buckets == sorted(os.listdir(plain.mount)) == ["bucket-new", faces.BUCKET, faces.SECOND]
+    for name in ("No", "xy", "under_score", ".twintree", "192.168.0.1"):
+        with refused(errno.EPERM):
+            os.mkdir(plain.mount / name)
+    for make in (os.mkfifo, lambda path: os.symlink("x", path), lambda path: path.write_bytes(b"x")):
+        with refused(errno.EPERM):
+            make(plain.mount / "some-name")
+
+
+def test_a_bucket_goes_with_rmdir_when_it_is_empty_only(plain):
+    plain.client.put_object(Bucket=faces.BUCKET, Key="object", Body=b"1")
+    (plain.mount / faces.SECOND / "folder").mkdir()
+    for bucket in (faces.BUCKET, faces.SECOND):
+        with refused(errno.ENOTEMPTY):
+            os.rmdir(plain.mount / bucket)
+    plain.client.delete_object(Bucket=faces.BUCKET, Key="object")
+    (plain.mount / faces.SECOND / "folder").rmdir()
+    for bucket in (faces.BUCKET, faces.SECOND):
+        os.rmdir(plain.mount / bucket)
+        s3.refused(404, "NoSuchBucket", plain.client.list_objects_v2, Bucket=bucket)
+    assert os.listdir(plain.mount) == []
+
+
+NAMES = [(b"latin-\xe9", "latin-\U0010fee9"), (b"\xff\xfe", "\U0010feff\U0010fefe"), (b"tab\there", "tab\there"),
+         (b"new\nline", "new\nline"), (b"\x01\x7f", "\x01\x7f"), ("ünïcödé €".encode(), "ünïcödé €"), (b"a+b %41&", "a+b %41&"),
+         (b" lead and trail ", " lead and trail ")]
+
+
+@pytest.mark.parametrize("name, key", NAMES, ids=[str(number) for number in range(len(NAMES))])
+def test_names_of_any_bytes_are_names_in_both_faces(plain, random, name, key):
+    body = random.bytes(100)
+    folder = os.fsencode(plain.mount / faces.BUCKET)
+    with open(os.path.join(folder, name), "wb") as file:
+        file.write(body)
+    assert os.listdir(folder) == [name] and os.path.exists(os.path.join(os.fsencode(plain.disk / faces.BUCKET), name))
+    assert s3.body(plain.client, faces.BUCKET, key) == body
+    assert [urllib.parse.unquote(found) for found in s3.listed(plain.client, faces.BUCKET, EncodingType="url")] in ([key], [urllib.parse.unquote(key)])
+    plain.client.put_object(Bucket=faces.BUCKET, Key=key, Body=body + b"!")
+    with open(os.path.join(folder, name), "rb") as file:
+        assert file.read() == body + b"!"
+
+
+def test_names_too_long_and_links_in_circles_are_the_kernels_own_errors(plain):
+    folder = plain.on("mount", "")
+    with refused(errno.ENAMETOOLONG):
+        written(folder / ("x" * 256), b"1")
+    with refused(errno.ENAMETOOLONG):
+        os.stat(folder / ("x" * 256))
+    written(folder / ("x" * 255), b"1")
+    os.symlink("circle", folder / "circle")
+    with refused(errno.ELOOP):
+        os.stat(folder / "circle")
+    with refused(errno.ENOTDIR):
+        os.stat(folder / ("x" * 255) / "below")
+    with refused(errno.EXDEV):
+        os.link(folder / ("x" * 255), plain.mount.parent / "outside")
+
+
+# --- files in use ---
+
+
+def test_a_removed_file_lives_until_it_is_closed(both, random):
+    body, path = sealed(both, random)
+    with open(path, "r+b") as file:
+        os.unlink(path)
+        assert file.read() == body
+        found = os.fstat(file.fileno())
+        assert (found.st_size, found.st_nlink) == (len(body), 0)
+        file.write(b"more")
+        file.flush()
+        os.fchmod(file.fileno(), 0o600)
+        os.ftruncate(file.fileno(), 10)
+        assert os.pread(file.fileno(), 100, 0) == body[:10] and os.fstat(file.fileno()).st_size == 10
+    s3.refused(404, "NoSuchKey", both.client.get_object, Bucket=faces.BUCKET, Key="object")
+
+
+def test_rename_exchanges_and_refuses_to_replace(both, random):
+    one, two = random.bytes(1000), random.bytes(2000)
+    for key, body in (("one", one), ("two", two)):
+        both.client.put_object(Bucket=faces.BUCKET, Key=key, Body=body)
+    with refused(errno.EEXIST):
+        rename(both.on("mount", "one"), both.on("mount", "two"), NOREPLACE)
+    rename(both.on("mount", "one"), both.on("mount", "two"), EXCHANGE)
+    for face in ("mount", "disk"):
+        assert both.on(face, "one").read_bytes() == two and both.on(face, "two").read_bytes() == one
+    assert (etag(both, "one"), etag(both, "two")) == (hashlib.md5(two).hexdigest(), hashlib.md5(one).hexdigest())
+    rename(both.on("mount", "one"), both.on("mount", "three"), NOREPLACE)
+    assert s3.body(both.client, faces.BUCKET, "three") == two and etag(both, "three") == hashlib.md5(two).hexdigest()
+    os.rename(both.on("mount", "three"), both.on("mount", "there", faces.SECOND))
+    assert s3.etag(both.client, faces.SECOND, "there") == hashlib.md5(two).hexdigest()
+    assert list(s3.listed(both.client, faces.BUCKET)) == ["two"]
+
+
+def test_holes_are_found_and_made(both, random):
+    path, body = both.on("mount", "sparse"), random.bytes(65536)
+    with open(path, "w+b", buffering=0) as file:
+        os.pwrite(file.fileno(), body, 1 << 20)
+        os.fsync(file.fileno())
+        os.fdatasync(file.fileno())
+        assert os.lseek(file.fileno(), 0, os.SEEK_DATA) == 1 << 20
+        assert os.lseek(file.fileno(), 1 << 20, os.SEEK_HOLE) == (1 << 20) + 65536
+        with refused(errno.ENXIO):
+            os.lseek(file.fileno(), 1 << 21, os.SEEK_DATA)
+        os.posix_fallocate(file.fileno(), 1 << 21, 4096)
+        assert os.fstat(file.fileno()).st_size == (1 << 21) + 4096
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(folder)
+    os.close(folder)
+    assert path.read_bytes() == both.on("disk", "sparse").read_bytes() == s3.body(both.client, faces.BUCKET, "sparse")
+
+
+def test_times_are_kept_to_the_nanosecond_before_1970_as_well(both, random):
+    _, path = sealed(both, random)
+    for accessed, modified in ((1_234_567_890_123_456_789, 987_654_321_987_654_321), (5, 999_999_999), (-1, -1_500_000_001)):
+        os.utime(path, ns=(accessed, modified))
+        for face in ("mount", "disk"):
+            found = os.stat(both.on(face, "object"))
+            assert (found.st_atime_ns, found.st_mtime_ns) == (accessed, modified), face
+
+
+def test_two_names_of_one_file_are_one_object_twice(both, random):
+    body, path = sealed(both, random)
+    other = path.with_name("other")
+    os.link(path, other)
+    assert os.stat(path).st_nlink == 2 and os.stat(path).st_ino == os.stat(other).st_ino
+    assert etag(both) == etag(both, "other") == hashlib.md5(body).hexdigest()
+    other.write_bytes(b"both are new")
+    assert path.read_bytes() == b"both are new" == s3.body(both.client, faces.BUCKET, "object")
+    assert hashlib.md5(body).hexdigest() not in (etag(both), etag(both, "other"))
+
+
+def test_a_write_of_any_kind_ends_the_record_even_when_the_time_is_put_back(both, random):
+    for number, write in enumerate((lambda file: os.pwrite(file, b"?", 1), lambda file: os.ftruncate(file, 5000 - 1),
+                                    lambda file: os.posix_fallocate(file, 5000, 1))):
+        body, path = sealed(both, random, f"object-{number}")
+        before = os.stat(path)
+        file = os.open(path, os.O_RDWR)
+        write(file)
+        os.close(file)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert etag(both, f"object-{number}") != hashlib.md5(body).hexdigest(), number
+
+
+def test_a_file_that_is_open_for_writing_answers_no_recorded_etag(both, random):
+    body, path = sealed(both, random)
+    file = os.open(path, os.O_WRONLY)
+    try:
+        while_open = etag(both)
+    finally:
+        os.close(file)
+    assert while_open != hashlib.md5(body).hexdigest() and while_open.endswith("-1")
+
+
+# --- numbers that are used again ---
+
+
+def test_a_number_that_is_used_again_is_the_new_file(both):
+    seen = 0
+    for number in range(30):
+        old = written(both.on("disk", f"old-{number}"), b"old")
+        path = both.on("mount", f"old-{number}")
+        held = os.open(path, os.O_PATH)  # the kernel holds the old inode
+        inode = os.stat(path).st_ino
+        os.unlink(old)
+        new = written(both.on("disk", f"new-{number}"), b"the new one")
+        os.mkfifo(both.on("disk", f"fifo-{number}"))
+        assert both.on("mount", f"new-{number}").read_bytes() == b"the new one"
+        assert stat.S_ISFIFO(os.stat(both.on("mount", f"fifo-{number}")).st_mode)
+        seen += os.stat(new).st_ino == inode
+        with refused(errno.ESTALE, errno.ENOENT, errno.EIO, errno.ENOTDIR):
+            os.open(f"/proc/self/fd/{held}", os.O_RDONLY)
+        os.close(held)
+    tables.say("inode numbers that were used again at once", [("seen", "of"), (seen, 30)])

@@ -1,0 +1,177 @@
+"""The mount's surroundings and its users: disks that are full or read-only, an ordinary user in the mount, an ordinary user's own mount."""
+
+import errno
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+
+import pytest
+from lib import faces, s3, server, tree as trees
+
+USER = 65534
+AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups")
+DEVICE = pathlib.Path("/dev/fuse")
+
+
+@pytest.fixture(params=["plain", "passthrough"])
+def mode(request):
+    """How files are read and written."""
+    return request.param
+
+
+@pytest.fixture
+def open_path(tmp_path):
+    """A folder that every user reaches."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    return tmp_path
+
+
+def as_user(program, *words):
+    """Runs a few lines as an ordinary user; gives what they print."""
+    done = subprocess.run([*AS_USER, sys.executable, "-c", "import errno, os, sys\n" + program, *map(str, words)],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# --- surroundings ---
+
+
+def test_a_full_disk_is_said_as_it_is_and_the_mount_lives_on(tmp_path, mode, random):
+    (tmp_path / "tree").mkdir()
+    with trees.Mount(tmp_path / "tree", "tmpfs", 8), faces.Faces(tmp_path, "--mount-mode", mode) as both:
+        path = both.on("mount", "large")
+        with pytest.raises(OSError) as caught, open(path, "wb", buffering=0) as file:
+            for _ in range(64):
+                file.write(random.bytes(1 << 18))
+        assert caught.value.errno == errno.ENOSPC
+        os.unlink(path)
+        both.on("mount", "small").write_bytes(b"again")
+        assert s3.body(both.client, faces.BUCKET, "small") == b"again"
+
+
+def test_nothing_is_written_where_nothing_may_be(tmp_path, mode, random):
+    body = random.bytes(100)
+    both = faces.Faces(tmp_path, "--mount-mode", mode, "--read-only")
+    both.on("disk", "object").write_bytes(body)
+    with both:
+        path = both.on("mount", "object")
+        assert path.read_bytes() == body == s3.body(both.client, faces.BUCKET, "object")
+        for write in (lambda: path.write_bytes(b"1"), lambda: os.unlink(path), lambda: os.mkdir(path.parent / "new"),
+                      lambda: os.truncate(path, 0), lambda: os.chmod(path, 0o600), lambda: os.utime(path),
+                      lambda: os.rename(path, path.parent / "x"), lambda: os.link(path, path.parent / "x"),
+                      lambda: os.setxattr(path, "user.x", b"1"), lambda: os.mkdir(both.mount / "bucket-new")):
+            with pytest.raises(OSError) as caught:
+                write()
+            assert caught.value.errno == errno.EROFS
+        assert path.read_bytes() == body and os.listdir(both.on("disk", "")) == ["object"]
+
+
+# --- an ordinary user in the mount ---
+
+
+@pytest.fixture
+def shared(open_path, mode):
+    """A mount for everybody, with a folder that is the ordinary user's."""
+    with faces.Faces(open_path, "--mount-allow-other", "--mount-mode", mode) as both:
+        both.on("mount", "his").mkdir()
+        os.chown(both.on("mount", "his"), USER, USER)
+        yield both
+
+
+def test_what_a_user_makes_is_his_under_his_umask(shared):
+    place = shared.on("mount", "his")
+    as_user("""os.chdir(sys.argv[1])
+os.umask(0o027)
+os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o666))
+os.mkdir("folder", 0o777)
+os.mkfifo("fifo", 0o666)
+os.symlink("file", "link")
+open("folder/below", "w").write("his")
+""", place)
+    modes = {"file": 0o640, "folder": 0o750, "fifo": 0o640, "folder/below": 0o640, "link": None}
+    for name, mode in modes.items():
+        for face in ("mount", "disk"):
+            found = os.lstat(shared.on(face, "his") / name)
+            assert (found.st_uid, found.st_gid) == (USER, USER), (name, face)
+            assert mode is None or stat.S_IMODE(found.st_mode) == mode, (name, face)
+    assert s3.body(shared.client, faces.BUCKET, "his/folder/below") == b"his"
+
+
+def test_a_user_is_refused_what_modes_refuse(shared):
+    place = shared.on("mount", "")
+    for name, mode in (("secret", 0o600), ("public", 0o644)):
+        (place / name).write_bytes(b"of root")
+        (place / name).chmod(mode)
+    (place / "closed").mkdir(mode=0o700)
+    assert as_user("""os.chdir(sys.argv[1])
+def word(call):
+    try:
+        call()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "fine"
+print(word(lambda: open("secret").read()), word(lambda: open("public").read()), word(lambda: open("public", "r+")),
+      word(lambda: os.listdir("closed")), word(lambda: open("closed/x", "w")), word(lambda: open("new", "w")),
+      word(lambda: os.unlink("public")), word(lambda: os.chmod("public", 0o666)), word(lambda: os.mkdir("../bucket-new")))
+""", place) == "EACCES fine EACCES EACCES EACCES EACCES EACCES EPERM EACCES"
+
+
+def test_a_mount_that_is_not_for_others_lets_nobody_else_in(open_path):
+    with faces.Faces(open_path, "--mount-mode", "plain") as both:
+        assert as_user("""try:
+    os.listdir(sys.argv[1])
+except OSError as error:
+    print(errno.errorcode[error.errno])
+""", both.mount) == "EACCES"
+
+
+# --- an ordinary user's own mount ---
+
+
+@pytest.fixture
+def device():
+    """The device node as every system with FUSE has it, for the time of the test."""
+    mode = stat.S_IMODE(DEVICE.stat().st_mode)
+    if mode & 0o006 != 0o006:
+        DEVICE.chmod(0o666)
+    yield
+    DEVICE.chmod(mode)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_an_ordinary_user_mounts_through_fusermount3(open_path, device, random, end):
+    both = faces.Faces(open_path)
+    (open_path / "daemon" / "state").mkdir(parents=True)
+    for path in (both.disk, both.on("disk", ""), both.disk / faces.SECOND, both.mount, open_path / "daemon", open_path / "daemon" / "state"):
+        os.chown(path, USER, USER)
+    both.daemon._wrapper = list(AS_USER)
+    both.daemon.start()
+    try:
+        server.wait_until(lambda: faces.is_mounted(both.mount), "the mount stands")
+        body = random.bytes(10_000)
+        client = s3.client(both.daemon.url)
+        client.put_object(Bucket=faces.BUCKET, Key="object", Body=body)
+        assert both.said(r"reading_and_writing=\W*(\w+)") == "plain"
+        # The mount is that user's alone: not even root may look.
+        assert as_user("""os.chdir(sys.argv[1])
+assert len(open("object", "rb").read()) == 10_000
+os.makedirs("folder/below")
+open("folder/below/file", "w").write("his")
+os.rename("folder/below/file", "file")
+print(sorted(os.listdir(".")), os.stat("file").st_uid)
+""", both.on("mount", "")) == f"['file', 'folder', 'object'] {USER}"
+        assert s3.body(client, faces.BUCKET, "file") == b"his"
+        if end == "kill":
+            both.daemon.kill()
+            both.daemon.start()
+            assert as_user('print(open(sys.argv[1]).read())', both.on("mount", "file")) == "his"
+        both.daemon.stop()
+        assert not faces.is_mounted(both.mount)
+    finally:
+        both.daemon.kill()
+        faces.unmount(both.mount)
