@@ -259,9 +259,20 @@ pub struct Serve {
     /// stamp: a record counts while size, mtime and ctime say so; mtime: size and mtime suffice [default: stamp]
     #[arg(long, value_name = "stamp|mtime", env = "TWINTREE_VERIFY")]
     pub verify: Option<String>,
-    /// off: never read files in the background; written: verify what was sealed before [default: written]
-    #[arg(long, value_name = "off|written", env = "TWINTREE_SEAL")]
+    /// Which files get an MD5 in the background, ten seconds after their last change. off: none; written: those that
+    /// arrive or change while we run; all: also those that were there before [default: written]
+    #[arg(long, value_name = "off|written|all", env = "TWINTREE_SEAL")]
     pub seal: Option<String>,
+    /// For tests: another quiet time than ten seconds.
+    #[arg(long, hide = true, value_name = "TIME", env = "TWINTREE_SEAL_AFTER")]
+    pub seal_after: Option<String>,
+    /// on: hear at once of what direct writers do (inotify), for sealing and for the mount; off: changes show as
+    /// correctly, but in the mount after its TTL, and what arrives directly is not sealed by itself [default: on]
+    #[arg(long, value_name = "on|off", env = "TWINTREE_WATCH")]
+    pub watch: Option<String>,
+    /// For tests: how often directories without a watch are looked at.
+    #[arg(long, hide = true, value_name = "TIME", env = "TWINTREE_WATCH_SWEEP")]
+    pub watch_sweep: Option<String>,
     /// Multipart uploads that nobody touched for so long are removed [default: 7d]
     #[arg(long, value_name = "TIME", env = "TWINTREE_ABANDONED_UPLOADS")]
     pub abandoned_uploads: Option<String>,
@@ -348,6 +359,9 @@ pub struct MountAlone {
     /// Let nothing be written through the mount
     #[arg(long)]
     pub read_only: bool,
+    /// on: what direct writers change shows at once (inotify); off: after the TTL [default: on]
+    #[arg(long, value_name = "on|off", env = "TWINTREE_WATCH")]
+    pub watch: Option<String>,
     /// How it is mounted.
     #[command(flatten)]
     pub mounting: Mounting,

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use twintree_fuse::MountOptions;
 use twintree_gateway::call::Settings;
 use twintree_gateway::server::Limits;
+use twintree_store::watch::SealPolicy;
 use twintree_store::{Durability, KeyPolicy, StoreOptions};
 
 use crate::cli;
@@ -23,15 +24,6 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A socket file.
     Unix(PathBuf),
-}
-
-/// What background sealing may read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seal {
-    /// Nothing.
-    Off,
-    /// Files that were sealed or PUT before and whose record must be verified.
-    Written,
 }
 
 /// Everything that `serve` needs to know.
@@ -59,8 +51,14 @@ pub struct Config {
     pub hide: Vec<String>,
     /// Equal size and mtime suffice.
     pub verify_mtime_only: bool,
-    /// Background sealing.
-    pub seal: Seal,
+    /// What is sealed in the background, and how long after its last change.
+    pub seal: SealPolicy,
+    /// Another quiet time than the sealer's own.
+    pub seal_after: Option<Duration>,
+    /// Hear of direct writers at once.
+    pub watch: bool,
+    /// How often directories without a watch are looked at, where not as usual.
+    pub watch_sweep: Option<Duration>,
     /// Uploads that nobody touched for so long are removed.
     pub abandoned_uploads: Duration,
     /// Where and how the buckets are mounted as well.
@@ -92,6 +90,7 @@ pub struct File {
     hide: Option<OneOrMany>,
     verify: Option<String>,
     seal: Option<String>,
+    watch: Option<String>,
     region: Option<String>,
     trusted_proxy: Option<OneOrMany>,
     max_connections: Option<usize>,
@@ -199,10 +198,18 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
     };
     let verify_mtime_only = verify_mtime_only(args.verify, file.verify)?;
     let seal = match pick(args.seal, file.seal, "written").as_str() {
-        "off" => Seal::Off,
-        "written" => Seal::Written,
-        other => bail!("seal is off or written, not {other:?} (all comes with a later version)"),
+        "off" => SealPolicy::Off,
+        "written" => SealPolicy::Written,
+        "all" => SealPolicy::All,
+        other => bail!("seal is off, written or all, not {other:?}"),
     };
+    let time = |name: &str, text: Option<String>| {
+        text.map(|text| duration(&text).with_context(|| format!("{name}: {text:?} is no time")))
+            .transpose()
+    };
+    let seal_after = time("seal-after", args.seal_after)?;
+    let watch_sweep = time("watch-sweep", args.watch_sweep)?;
+    let watch = is_on("watch", args.watch, file.watch)?;
     let inline_keys = match (file.access_key, file.secret_key) {
         (Some(access), Some(secret)) => Some((access, secret)),
         (None, None) => None,
@@ -306,6 +313,9 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         hide: list(args.hide, file.hide, &[]),
         verify_mtime_only,
         seal,
+        seal_after,
+        watch,
+        watch_sweep,
         abandoned_uploads,
         settings,
         limits,
@@ -328,11 +338,15 @@ pub fn tree(args: cli::Tree, file: File) -> Result<StoreOptions> {
     })
 }
 
-/// How `mount` mounts, and what.
+/// How `mount` mounts, and what, and whether it hears of direct writers at once.
 ///
 /// # Errors
 /// As [`resolve`].
-pub fn mount_alone(args: cli::MountAlone, file: File) -> Result<(StoreOptions, MountOptions)> {
+pub fn mount_alone(
+    args: cli::MountAlone,
+    mut file: File,
+) -> Result<(StoreOptions, MountOptions, bool)> {
+    let watch = is_on("watch", args.watch, file.watch.take())?;
     let mounting = args.mounting.or(
         file.mount_allow_other,
         file.mount_mode.clone(),
@@ -341,7 +355,15 @@ pub fn mount_alone(args: cli::MountAlone, file: File) -> Result<(StoreOptions, M
     let mut tree = tree(args.tree, file)?;
     tree.read_only |= args.read_only;
     let options = mount::options(args.point, mounting)?;
-    Ok((tree, options))
+    Ok((tree, options, watch))
+}
+
+fn is_on(name: &str, flag: Option<String>, file: Option<String>) -> Result<bool> {
+    match flag.or(file).as_deref().unwrap_or("on") {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => bail!("{name} is on or off, not {other:?}"),
+    }
 }
 
 fn verify_mtime_only(flag: Option<String>, file: Option<String>) -> Result<bool> {

@@ -4,8 +4,9 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use twintree_fuse::Mount;
 use twintree_store::Store;
+use twintree_store::watch::SealPolicy;
 
-use super::{Failure, serve};
+use super::{Failure, background, serve};
 use crate::{cli, config, logging};
 
 /// Mounts, waits, unmounts.
@@ -16,7 +17,7 @@ pub fn run(args: cli::MountAlone) -> Result<(), Failure> {
     let filter = args.log.clone().unwrap_or_else(|| "info".to_owned());
     logging::start(false, &filter).map_err(Failure::Usage)?;
     let file = config::read_file(args.tree.config.as_deref()).map_err(Failure::Usage)?;
-    let (tree, options) = config::mount_alone(args, file).map_err(Failure::Usage)?;
+    let (tree, options, watch) = config::mount_alone(args, file).map_err(Failure::Usage)?;
     let shown = tree.root.display().to_string();
     let store = Store::open(tree).with_context(|| format!("cannot mount {shown}"))?;
     serve::raise_descriptor_limit();
@@ -34,9 +35,14 @@ pub fn run(args: cli::MountAlone) -> Result<(), Failure> {
     });
     let (mut terminate, mut interrupt) = signals.context("signals")?;
     let mount = Mount::start(&store, &options).context("cannot mount")?;
+    let watcher = match watch {
+        true => background::watch(&store, SealPolicy::Off, None),
+        false => None,
+    };
     runtime.block_on(async {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     });
+    drop(watcher);
     mount.stop();
     Ok(())
 }

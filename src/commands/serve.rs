@@ -11,11 +11,11 @@ use twintree_fuse::Mount;
 use twintree_gateway::auth::Credentials;
 use twintree_gateway::call::Gateway;
 use twintree_gateway::server::{self, Drained, Endpoint, Listener, ServerOptions};
-use twintree_store::sweep::SweepAges;
 use twintree_store::{Store, StoreOptions};
 
+use super::background::Background;
 use super::{Failure, snippets};
-use crate::config::{Address, Config, Seal};
+use crate::config::{Address, Config};
 use crate::secrets::Keys;
 use crate::{cli, config, logging, secrets};
 
@@ -40,26 +40,12 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("no runtime")?;
-    let sealer = match config.seal {
-        Seal::Written if !config.read_only => {
-            Some(store.start_sealer().context("the sealer cannot start")?)
-        }
-        Seal::Written | Seal::Off => None,
-    };
-    let upkeep = match config.read_only {
-        false => Some(
-            store
-                .start_upkeep(SweepAges::with_uploads(config.abandoned_uploads))
-                .context("the upkeep cannot start")?,
-        ),
-        true => None,
-    };
+    let background = Background::start(&config, &store)?;
     let outcome = runtime.block_on(serve(&config, &store, keys, listeners));
     // A thread that waits for a disk that never answers must not keep us from leaving: nothing that it
     // would do is half done without it.
     runtime.shutdown_timeout(LAST_WORK);
-    drop(sealer);
-    drop(upkeep);
+    drop(background);
     Ok(outcome?)
 }
 

@@ -10,10 +10,12 @@
 //! This talks to inotify itself, on watches by descriptor: the notify crate (8.2) asks for an event at every
 //! open, so that each GET would wake it, and watches by path, which a rename under it redirects.
 
+mod coverage;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::fs::{self, AtFlags, Dir, FileType};
 use rustix::io::Errno;
+
+pub use coverage::Coverage;
+use coverage::{Counts, Sweeps, half_of_the_limit};
 
 use crate::change::ChangeKind;
 use crate::name::RESERVED;
@@ -69,6 +74,8 @@ pub struct WatchOptions {
     pub max_watches: Option<usize>,
     /// Watches laid in a second at most.
     pub per_second: u32,
+    /// How often directories that have no watch are looked at, at most; `None`: once a minute.
+    pub sweep: Option<Duration>,
 }
 
 impl Default for WatchOptions {
@@ -77,21 +84,9 @@ impl Default for WatchOptions {
             seal: SealPolicy::default(),
             max_watches: None,
             per_second: 2_000,
+            sweep: None,
         }
     }
-}
-
-/// How much of the tree is watched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Coverage {
-    /// Directories with a watch.
-    pub watched: usize,
-    /// Directories that still wait for theirs.
-    pub waiting: usize,
-    /// Directories without one, since there are too many.
-    pub left_out: usize,
-    /// How often events were lost, and everything was looked at again.
-    pub overflows: usize,
 }
 
 /// The running watcher; dropping it ends it.
@@ -99,14 +94,6 @@ pub struct Watcher {
     stop: Arc<AtomicBool>,
     counts: Arc<Counts>,
     thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Counts {
-    watched: AtomicUsize,
-    waiting: AtomicUsize,
-    left_out: AtomicUsize,
-    overflows: AtomicUsize,
 }
 
 /// A directory of a bucket; `path` is `None` for its top.
@@ -137,7 +124,10 @@ struct Watch {
     counts: Arc<Counts>,
     queue: OwnedFd,
     watched: HashMap<i32, Watched>,
+    /// Which of them is a directory's.
+    known: HashMap<Inode, i32>,
     waiting: VecDeque<Waiting>,
+    sweeps: Sweeps,
     limit: usize,
     /// When the queue was last known to be empty.
     drained: Timestamp,
@@ -164,19 +154,6 @@ impl Store {
     }
 }
 
-impl Watcher {
-    /// How much of the tree is watched now.
-    pub fn coverage(&self) -> Coverage {
-        let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-        Coverage {
-            watched: of(&self.counts.watched),
-            waiting: of(&self.counts.waiting),
-            left_out: of(&self.counts.left_out),
-            overflows: of(&self.counts.overflows),
-        }
-    }
-}
-
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -198,7 +175,9 @@ impl Watch {
             counts,
             queue,
             watched: HashMap::new(),
+            known: HashMap::new(),
             waiting: VecDeque::new(),
+            sweeps: Sweeps::new(options.sweep),
             limit: options.max_watches.unwrap_or_else(half_of_the_limit),
             drained: Timestamp::now(),
         };
@@ -206,15 +185,21 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Watches the root, and has all buckets wait for theirs.
+    /// Begins with everything, or begins with it again.
     fn begin(&mut self, again: bool) -> Result<()> {
-        let root = self.store.open_root()?;
-        self.lay(&root, None)?;
         let since = match self.options.seal {
             SealPolicy::All if !again => Timestamp(i64::MIN),
             _ if again => Timestamp(self.drained.0 - COARSE),
             _ => self.drained,
         };
+        self.look_at_all(since, again)
+    }
+
+    /// Watches the root, and has all buckets wait to be looked at.
+    fn look_at_all(&mut self, since: Timestamp, is_new: bool) -> Result<()> {
+        self.looks_anew();
+        let root = self.store.open_root()?;
+        self.lay(&root, None)?;
         for bucket in self.store.buckets()? {
             let place = Place {
                 bucket: bucket.name,
@@ -223,7 +208,7 @@ impl Watch {
             self.wait(Waiting {
                 place,
                 since,
-                is_new: again,
+                is_new,
             });
         }
         Ok(())
@@ -248,6 +233,9 @@ impl Watch {
             );
             self.drain(&mut buffer);
             self.lay_some();
+            if self.waiting.is_empty() {
+                self.rest();
+            }
             let counts = &self.counts;
             counts.watched.store(self.watched.len(), Ordering::Relaxed);
             counts.waiting.store(self.waiting.len(), Ordering::Relaxed);
@@ -298,7 +286,11 @@ impl Watch {
 
     fn happened(&mut self, watch: i32, flags: ReadFlags, name: &[u8]) {
         if flags.intersects(ReadFlags::IGNORED | ReadFlags::UNMOUNT) {
-            self.watched.remove(&watch);
+            if let Some(gone) = self.watched.remove(&watch)
+                && self.known.get(&gone.inode) == Some(&watch)
+            {
+                self.known.remove(&gone.inode);
+            }
             return;
         }
         if flags.contains(ReadFlags::MOVE_SELF) {
@@ -441,8 +433,10 @@ impl Watch {
             return Ok(());
         };
         // Watched first: what comes while its names are read shows in one or the other.
+        let had_one = self.is_watched(&dir)?;
         let inode = self.lay(&dir, Some(place.clone()))?;
-        if waiting.is_new {
+        let changed = !had_one && FileState::look(&dir)?.modified >= waiting.since;
+        if waiting.is_new || changed {
             self.hint(Change {
                 bucket: place.bucket.clone(),
                 parent: inode,
@@ -461,7 +455,8 @@ impl Watch {
             }
             let looks = entry.file_type();
             let is_file = looks == FileType::RegularFile;
-            if is_file && waiting.since.0 != i64::MIN && self.options.seal == SealPolicy::Off {
+            // What has a watch already was heard of, unless events were lost.
+            if is_file && (self.options.seal == SealPolicy::Off || had_one && !waiting.is_new) {
                 continue;
             }
             let Ok(stat) = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) else {
@@ -494,26 +489,27 @@ impl Watch {
     /// Watches an open directory, whatever it is called by now.
     fn lay(&mut self, dir: &OwnedFd, place: Option<Place>) -> Result<Inode> {
         let inode = FileState::look(dir)?.inode();
-        if self.watched.len() >= self.limit {
+        if self.watched.len() >= self.limit && !self.known.contains_key(&inode) {
             self.counts.left_out.fetch_add(1, Ordering::Relaxed);
             return Ok(inode);
         }
         let name = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
         match inotify::add_watch(&self.queue, name, MASK) {
             Ok(watch) => {
+                self.known.insert(inode, watch);
                 self.watched.insert(watch, Watched { place, inode });
             }
             Err(Errno::NOSPC) => {
-                tracing::warn!(
-                    watched = self.watched.len(),
-                    "the user's inotify watches are used up (fs.inotify.max_user_watches): changes in other directories show later"
-                );
                 self.limit = self.watched.len();
                 self.counts.left_out.fetch_add(1, Ordering::Relaxed);
             }
             Err(e) => return Err(StoreError::from_io("watching a directory", e.into())),
         }
         Ok(inode)
+    }
+
+    fn is_watched(&self, dir: &OwnedFd) -> Result<bool> {
+        Ok(self.known.contains_key(&FileState::look(dir)?.inode()))
     }
 
     fn inode_of(&self, place: &Place, name: &[u8]) -> Option<Inode> {
@@ -542,16 +538,6 @@ impl Place {
             Some(path) => DiskPath::from_bytes(&[path.as_bytes(), b"/", name].concat()),
         }
     }
-}
-
-/// Half of the watches that the kernel allows one user.
-fn half_of_the_limit() -> usize {
-    // An interface of the kernel, not a name below any root.
-    let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
-    text.ok()
-        .and_then(|text| text.trim().parse::<usize>().ok())
-        .unwrap_or(8192)
-        / 2
 }
 
 #[cfg(test)]

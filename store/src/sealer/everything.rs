@@ -93,6 +93,11 @@ impl Bucket {
         }
     }
 
+    /// Has the thread in the background seal an object when it has been left alone for long enough.
+    pub fn seal_later(&self, key: &str) {
+        self.store.seal_queue.push(self.name(), key);
+    }
+
     /// Seals every object whose key begins with `prefix` and that has no valid record, until `stop` is set.
     /// Blocking.
     ///
