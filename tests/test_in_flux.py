@@ -8,7 +8,9 @@ each answer apart: whole and truthful, volatile (an ETag that is no MD5), or cut
 import hashlib
 import mmap
 import os
+import pathlib
 import re
+import subprocess
 import threading
 import time
 
@@ -115,6 +117,12 @@ def test_no_body_comes_with_an_md5_of_other_bytes(tmp_path, by, face, mode):
     tables.say(f"in flux: {by} in the {face}, {mode}", [tuple(counts), tuple(counts.values())])
 
 
+def closed(both, key, made):
+    """Waits until the kernel has told the daemon of the last close, which it does a moment after close(2): until then a
+    file counts as open. Its ETag is then what it was."""
+    server.wait_until(lambda: s3.etag(both.client, faces.BUCKET, key) == made["ETag"].strip('"'), "it is closed", seconds=5)
+
+
 def test_a_ranged_download_of_a_quiet_open_log_works(tmp_path, random):
     """The salted ETag holds while nobody writes, so that a client that asks for the rest by If-Match gets it."""
     body = random.bytes(300_000)
@@ -134,6 +142,7 @@ def test_conditional_writes_take_an_open_file_for_changed(tmp_path):
         with open(both.on("mount", "file"), "r+b"):
             s3.refused(412, "PreconditionFailed", both.client.put_object, Bucket=faces.BUCKET, Key="file", Body=b"two",
                        IfMatch=made["ETag"])
+        closed(both, "file", made)
         both.client.put_object(Bucket=faces.BUCKET, Key="file", Body=b"two", IfMatch=made["ETag"])
 
 
@@ -142,7 +151,25 @@ def test_an_open_and_close_without_a_write_keeps_the_etag(tmp_path, random):
         made = both.client.put_object(Bucket=faces.BUCKET, Key="file", Body=random.bytes(4000))
         with open(both.on("mount", "file"), "r+b"):
             assert both.client.head_object(Bucket=faces.BUCKET, Key="file")["ETag"] != made["ETag"]
-        assert both.client.head_object(Bucket=faces.BUCKET, Key="file")["ETag"] == made["ETag"]
+        closed(both, "file", made)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="dropping the kernel's caches needs root")
+def test_a_file_whose_name_the_kernel_had_dropped_counts_as_open(tmp_path, random):
+    """The mount holds inodes by handle: one whose name left the kernel's cache must still be known for what it is."""
+    with faces.Faces(tmp_path) as both:
+        made = both.client.put_object(Bucket=faces.BUCKET, Key="a/b/file", Body=random.bytes(4000))
+        held = os.open(both.on("mount", "a/b/file"), os.O_PATH)
+        try:
+            subprocess.run(["sync"], check=True)
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("2")
+            with open(f"/proc/self/fd/{held}", "r+b", buffering=0):
+                assert both.client.head_object(Bucket=faces.BUCKET, Key="a/b/file")["ETag"] != made["ETag"]
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("2")
+            os.setxattr(f"/proc/self/fd/{held}", "user.colour", b"red")
+        finally:
+            os.close(held)
+        closed(both, "a/b/file", made)
 
 
 def test_a_written_file_is_sealed_after_a_quiet_time(tmp_path, random):

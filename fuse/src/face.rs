@@ -97,8 +97,7 @@ impl Face {
         new: NewAttributes,
     ) -> Answer<(Arc<Node>, Status)> {
         let node = self.nodes.get(id)?;
-        let hold = node.hold();
-        let file = hold.pin()?;
+        let file = self.nodes.pin_by_name(&self.view, &node)?;
         if new.user.is_some() || new.group.is_some() {
             self.view.set_owner(&file, new.user, new.group)?;
         }
@@ -179,8 +178,7 @@ impl Face {
     /// LINK.
     pub fn link(&self, id: u64, parent: u64, name: &[u8]) -> Answer<Found> {
         let node = self.nodes.get(id)?;
-        let hold = node.hold();
-        let file = hold.pin()?;
+        let file = self.nodes.pin_by_name(&self.view, &node)?;
         self.make(parent, name, |level, dir| {
             self.view.link(level, &file, dir, name)
         })
@@ -224,7 +222,14 @@ impl Face {
             (parent.level(), dir.as_fd(), from.1),
             (target.level(), target_dir.as_fd(), to.1),
             flags,
-        )
+        )?;
+        for (parent, dir, name) in [(&target, &target_dir, to.1), (&parent, &dir, from.1)] {
+            // Of the old name only with EXCHANGE is there something.
+            if let Ok(status) = self.view.status_at(parent.level(), dir, name) {
+                self.nodes.is_called(status.inode, parent.id, name);
+            }
+        }
+        Ok(())
     }
 
     /// OPEN.
@@ -235,10 +240,12 @@ impl Face {
         ask: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> Answer<(u64, Arc<OpenFile>)> {
         let node = self.nodes.get(id)?;
-        let hold = node.hold();
-        let pinned = hold.pin()?;
         let wanted = OFlags::from_bits_retain(flags);
         let truncates = wanted.contains(OFlags::TRUNC);
+        let pinned = match may_write(wanted) || truncates {
+            true => self.nodes.pin_by_name(&self.view, &node)?,
+            false => node.hold().pin()?.to_owned()?,
+        };
         let writing = match may_write(wanted) {
             true => self.view.writing(&pinned)?,
             false => None,
@@ -275,6 +282,7 @@ impl Face {
             self.view.create(parent.level(), &dir, name, flags, mode)
         })?;
         let (node, status) = self.nodes.adopt(&self.view, &file)?;
+        self.nodes.is_called(status.inode, parent.id, name);
         let opened = self.begin(&node, &status, wanted, file, ask);
         match opened {
             Ok((number, open)) => {
@@ -491,15 +499,15 @@ impl Face {
 
     /// SETXATTR.
     pub fn set_xattr(&self, id: u64, name: &[u8], value: &[u8], flags: i32) -> Answer<()> {
-        let hold = self.nodes.get(id)?.hold();
+        let file = self.nodes.pin_by_name(&self.view, &*self.nodes.get(id)?)?;
         let flags = flags.cast_unsigned();
-        self.view.set_xattr(hold.pin()?, name, value, flags)
+        self.view.set_xattr(file, name, value, flags)
     }
 
     /// REMOVEXATTR.
     pub fn remove_xattr(&self, id: u64, name: &[u8]) -> Answer<()> {
-        let hold = self.nodes.get(id)?.hold();
-        self.view.remove_xattr(hold.pin()?, name)
+        let file = self.nodes.pin_by_name(&self.view, &*self.nodes.get(id)?)?;
+        self.view.remove_xattr(file, name)
     }
 
     /// FALLOCATE.

@@ -5,6 +5,7 @@
 //! by the store's [`Hold`], never by a path.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -31,6 +32,8 @@ pub struct Node {
     /// Its number on disk.
     pub inode: Inode,
     held: RwLock<Held>,
+    /// The name that it was last found under: the node of the directory, and the name there.
+    name: Mutex<Option<(u64, Box<[u8]>)>>,
     lookups: AtomicU64,
     writers: AtomicUsize,
 }
@@ -79,6 +82,13 @@ impl Node {
     /// Which file of its number it is.
     pub fn generation(&self) -> u64 {
         self.held.read().generation
+    }
+
+    fn is_called(&self, parent: u64, name: &[u8]) {
+        let mut called = self.name.lock();
+        if !matches!(&*called, Some((there, known)) if *there == parent && **known == *name) {
+            *called = Some((parent, name.into()));
+        }
     }
 
     /// Is it open for writing?
@@ -168,14 +178,45 @@ impl Nodes {
         let dir = hold.pin()?;
         for _ in 0..MAX_ROUNDS {
             let seen = view.status_at(parent.level(), &dir, name)?;
-            if let Some(node) = self.refer(&seen) {
-                return Ok((node, seen));
-            }
-            if let Some(hold) = view.hold_at(&dir, name, &seen)? {
-                return Ok((self.insert(&seen, hold), seen));
-            }
+            let node = match self.refer(&seen) {
+                Some(node) => node,
+                None => match view.hold_at(&dir, name, &seen)? {
+                    Some(hold) => self.insert(&seen, hold),
+                    None => continue,
+                },
+            };
+            node.is_called(parent.id, name);
+            return Ok((node, seen));
         }
         Err(Errno::STALE) // replaced in each of the rounds: the kernel asks once more
+    }
+
+    /// A node's descriptor (O_PATH) that knows its path. Linux: of a file that was opened by its handle after
+    /// the kernel dropped its name, nobody can tell where it lies; so it is opened by the name that it was last
+    /// found under, and only where that is another's by now by its handle.
+    ///
+    /// # Errors
+    /// ESTALE where the inode is gone, and the kernel's word.
+    pub fn pin_by_name(&self, view: &TreeView, node: &Node) -> rustix::io::Result<OwnedFd> {
+        let by_name = || {
+            let (parent, name) = node.name.lock().clone()?;
+            let parent = self.get(parent).ok()?;
+            let hold = parent.hold();
+            let born = node.held.read().born;
+            view.open_entry(hold.pin().ok()?, &name, (node.inode, born))
+        };
+        match by_name() {
+            Some(file) => Ok(file),
+            None => node.hold().pin()?.to_owned(),
+        }
+    }
+
+    /// A node that the kernel knows is called otherwise now.
+    pub fn is_called(&self, inode: Inode, parent: u64, name: &[u8]) {
+        let node = self.table.read().by_inode.get(&inode).cloned();
+        if let Some(node) = node {
+            node.is_called(parent, name);
+        }
     }
 
     /// One reference to what a descriptor is of.
@@ -252,6 +293,7 @@ impl Nodes {
                 born: seen.born,
                 generation: self.first_generation,
             }),
+            name: Mutex::new(None),
             lookups: AtomicU64::new(1),
             writers: AtomicUsize::new(0),
         })

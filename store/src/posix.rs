@@ -18,7 +18,9 @@ use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, RenameFlags, Timespec, Timest
 use rustix::io::Errno;
 
 use crate::path::key_text;
-use crate::{Bucket, BucketName, BucketSettings, Changes, ObjectKey, Store, StoreError, Writing};
+use crate::{
+    Bucket, BucketName, BucketSettings, Changes, Inode, ObjectKey, Store, StoreError, Writing,
+};
 
 pub use dir::Entry;
 pub use hold::{Hold, Pinned};
@@ -169,6 +171,19 @@ impl TreeView {
             return Ok(None);
         }
         self.mounts.hold(entry).map(Some)
+    }
+
+    /// Opens a name (O_PATH) where it still stands for this very inode: its number and its birth.
+    pub fn open_entry(
+        &self,
+        dir: impl AsFd,
+        name: &[u8],
+        (inode, born): (Inode, (i64, u32)),
+    ) -> Option<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entry = fs::openat(dir, name, flags, Mode::empty()).ok()?;
+        let status = status::of(&entry).ok()?;
+        (status.inode == inode && status.born == born).then_some(entry)
     }
 
     /// Holds what an open descriptor is of.

@@ -66,6 +66,19 @@ impl Hold {
     }
 }
 
+impl Pinned<'_> {
+    /// A descriptor of its own.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn to_owned(self) -> rustix::io::Result<OwnedFd> {
+        match self {
+            Self::Opened(fd) => Ok(fd),
+            Self::Borrowed(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
+        }
+    }
+}
+
 impl AsFd for Pinned<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
