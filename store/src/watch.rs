@@ -3,7 +3,7 @@
 //!
 //! One thread lays inotify watches on the directories of all buckets, breadth first and those that changed
 //! last before their siblings, no faster than it may and to no more than half of the user's limit; what is
-//! left out is found within the mount's TTL, and by whoever reads it. Links are not followed, the reserved
+//! left out is looked at now and then (`watch/coverage.rs`), and by whoever reads it. Links are not followed, the reserved
 //! directory and hidden names are not watched. What the kernel could not queue is made up for by looking at
 //! everything again.
 //!

@@ -128,7 +128,7 @@ fn limits(report: &mut Report) {
         Some(n) => report.add(
             "inotify watches",
             Grade::Good,
-            format!("{n} (fs.inotify.max_user_watches)"),
+            format!("{n} (fs.inotify.max_user_watches): direct changes are heard of at once in half as many directories"),
         ),
         None => report.add(
             "inotify watches",
