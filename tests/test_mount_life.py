@@ -11,6 +11,8 @@ import threading
 import pytest
 from lib import command, faces, s3, server
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="a mount of this suite needs root and /dev/fuse")
+
 GONE = (errno.ENOTCONN, errno.ECONNABORTED)
 WORKER = """import itertools, os, sys
 folder, ready = sys.argv[1], False

@@ -15,6 +15,8 @@ import urllib.parse
 import pytest
 from lib import faces, s3, tables
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="a mount of this suite needs root and /dev/fuse")
+
 OWNERS = ("user.twintree", "user.twintree.dir", "user.twintree.other")
 META = "user.twintree.meta"
 AT_FDCWD, NOREPLACE, EXCHANGE = -100, 1, 2

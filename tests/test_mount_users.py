@@ -10,6 +10,8 @@ import sys
 import pytest
 from lib import faces, s3, server, tree as trees
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="a mount of this suite needs root and /dev/fuse")
+
 USER = 65534
 AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups")
 DEVICE = pathlib.Path("/dev/fuse")
