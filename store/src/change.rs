@@ -13,7 +13,7 @@
 //!   (truncate(2)): a `Writing` for the length of the call.
 //! - FLUSH: `writing.compare(&file)?`. RELEASE: `writing.finish(&file, Some(&key))`. A `Writing` that is only
 //!   dropped ends the count too, and seals nothing.
-//! - chmod, chown, utimens, rename, link, setxattr: `bucket.keeping_record(&file, || the call)?`.
+//! - chmod, chown, utimens, rename, link, setxattr: `bucket.keeping_record(&file, moves, || the call)?`.
 //!
 //! **Who must be told.** Every path of the store that changes what a name stands for announces it after its
 //! locks are dropped and before its caller answers, and waits until each [`Subscriber`] has told the kernel,

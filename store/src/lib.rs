@@ -78,4 +78,4 @@ pub use sync::begin_writeback;
 pub use time::Timestamp;
 pub use watch::{Coverage, SealPolicy, WatchOptions, Watcher};
 pub use write::{CopyRequest, Durability, KeyPolicy, Published, Put, Stage, WriteConditions};
-pub use writing::Writing;
+pub use writing::{Moves, Writing};

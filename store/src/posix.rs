@@ -19,7 +19,8 @@ use rustix::io::Errno;
 
 use crate::path::key_text;
 use crate::{
-    Bucket, BucketName, BucketSettings, Changes, Inode, ObjectKey, Store, StoreError, Writing,
+    Bucket, BucketName, BucketSettings, Changes, Inode, Moves, ObjectKey, Store, StoreError,
+    Writing,
 };
 
 pub use dir::Entry;
@@ -354,7 +355,7 @@ impl TreeView {
             .map(AsFd::as_fd)
             .collect();
         match self.place(&moved) {
-            Some(place) => place.bucket.keeping_records(&files, rename),
+            Some(place) => place.bucket.keeping_records(&files, Moves::Ctime, rename),
             None => rename(),
         }
     }
@@ -451,7 +452,7 @@ impl TreeView {
             last_access: timespec(times.accessed),
             last_modification: timespec(times.modified),
         };
-        self.keeping_record(&file, || {
+        self.keeping_record_that(Moves::Mtime, &file, || {
             fs::utimensat(&file, c"", &times, AtFlags::EMPTY_PATH)
         })
     }
@@ -522,11 +523,20 @@ impl TreeView {
         file: impl AsFd,
         change: impl FnOnce() -> rustix::io::Result<T>,
     ) -> rustix::io::Result<T> {
+        self.keeping_record_that(Moves::Ctime, file, change)
+    }
+
+    fn keeping_record_that<T>(
+        &self,
+        moves: Moves,
+        file: impl AsFd,
+        change: impl FnOnce() -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
         if !status::of(&file)?.is_file() {
             return change();
         }
         match self.place(&file) {
-            Some(place) => place.bucket.keeping_record(&file, change),
+            Some(place) => place.bucket.keeping_record(&file, moves, change),
             None => change(),
         }
     }

@@ -26,6 +26,15 @@ pub struct Writing {
     ended: bool,
 }
 
+/// What a change that leaves the content alone may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moves {
+    /// ctime alone: chmod, chown, rename, link, setxattr. An mtime that moved as well is somebody's write.
+    Ctime,
+    /// mtime as well: utimens.
+    Mtime,
+}
+
 impl Bucket {
     /// Counts a writable open of a file of this bucket; before anything can be written through it.
     ///
@@ -58,9 +67,10 @@ impl Bucket {
     pub fn keeping_record<T, E>(
         &self,
         file: impl AsFd,
+        moves: Moves,
         change: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        self.keeping_records(&[file.as_fd()], change)
+        self.keeping_records(&[file.as_fd()], moves, change)
     }
 
     /// As [`Bucket::keeping_record`], for what changes several files: a rename that exchanges two.
@@ -70,6 +80,7 @@ impl Bucket {
     pub fn keeping_records<T, E>(
         &self,
         files: &[BorrowedFd<'_>],
+        moves: Moves,
         change: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let files: Vec<(OwnedFd, FileState)> = files
@@ -91,7 +102,7 @@ impl Bucket {
             if let Some(record) = record
                 && self.store.changes.in_flux(state.inode()).is_none()
             {
-                self.after_change(file, record);
+                self.after_change(file, record, moves);
             }
         }
         Ok(done)
@@ -115,9 +126,10 @@ impl Bucket {
     }
 
     /// Stamps it again.
-    fn after_change(&self, file: &OwnedFd, mut record: Record) {
+    fn after_change(&self, file: &OwnedFd, mut record: Record, moves: Moves) {
         let again = FileState::look(file).and_then(|now| {
-            if now.size != record.stamp.size {
+            let written = moves == Moves::Ctime && now.modified != record.stamp.modified;
+            if now.size != record.stamp.size || written {
                 return Ok(false);
             }
             record.stamp.modified = now.modified;

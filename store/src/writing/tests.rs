@@ -345,17 +345,20 @@ fn what_moves_ctime_and_keeps_the_content_keeps_the_record() {
     let chmod = || fs::set_permissions(place.path("f"), fs::Permissions::from_mode(0o600));
     place
         .bucket
-        .keeping_record(&path_only, chmod)
+        .keeping_record(&path_only, Moves::Ctime, chmod)
         .expect("chmod");
     assert_eq!(place.etag("f"), md5(OLD));
     let file = place.writable("f");
     let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     place
         .bucket
-        .keeping_record(&file, || file.set_modified(date))
+        .keeping_record(&file, Moves::Mtime, || file.set_modified(date))
         .expect("utimens");
     let rename = || fs::rename(place.path("f"), place.path("g"));
-    place.bucket.keeping_record(&file, rename).expect("rename");
+    place
+        .bucket
+        .keeping_record(&file, Moves::Ctime, rename)
+        .expect("rename");
     let info = place.object("g").info;
     assert_eq!(
         (info.etag, info.modified.seconds()),
@@ -380,10 +383,29 @@ fn what_changes_many_files_at_once_keeps_all_their_records_and_waits_for_nobody(
         }
         Ok(())
     };
-    place.bucket.keeping_records(&fds, chmod).expect("changed");
+    place
+        .bucket
+        .keeping_records(&fds, Moves::Ctime, chmod)
+        .expect("changed");
     for name in &names {
         assert_eq!(place.etag(name), md5(OLD), "{name}");
     }
+}
+
+#[test]
+fn who_writes_beside_a_chmod_gets_no_old_record() {
+    let place = place();
+    place.put("f", OLD);
+    let file = place.writable("f");
+    let chmod = || {
+        overwrite(&file, NEW); // somebody else, straight in the directory, of the same size
+        file.set_permissions(fs::Permissions::from_mode(0o600))
+    };
+    place
+        .bucket
+        .keeping_record(&file, Moves::Ctime, chmod)
+        .expect("chmod");
+    assert!(matches!(place.etag("f"), ETag::Derived(..)));
 }
 
 #[test]
@@ -395,7 +417,7 @@ fn an_mtime_that_is_put_back_through_the_mount_brings_no_stale_record_back() {
     overwrite(&file, NEW); // as a store through a mapping that outlived its open
     place
         .bucket
-        .keeping_record(&file, || file.set_modified(before))
+        .keeping_record(&file, Moves::Mtime, || file.set_modified(before))
         .expect("utimens");
     assert!(matches!(place.etag("f"), ETag::Derived(..)));
 }
