@@ -273,6 +273,9 @@ pub struct Serve {
     /// For tests: how often directories without a watch are looked at.
     #[arg(long, hide = true, value_name = "TIME", env = "TWINTREE_WATCH_SWEEP")]
     pub watch_sweep: Option<String>,
+    /// For tests: how many directories are watched at most.
+    #[arg(long, hide = true, value_name = "N", env = "TWINTREE_WATCH_MOST")]
+    pub watch_most: Option<usize>,
     /// Multipart uploads that nobody touched for so long are removed [default: 7d]
     #[arg(long, value_name = "TIME", env = "TWINTREE_ABANDONED_UPLOADS")]
     pub abandoned_uploads: Option<String>,

@@ -59,6 +59,8 @@ pub struct Config {
     pub watch: bool,
     /// How often directories without a watch are looked at, where not as usual.
     pub watch_sweep: Option<Duration>,
+    /// How many directories are watched at most, where not half of what the system lets us.
+    pub watch_most: Option<usize>,
     /// Uploads that nobody touched for so long are removed.
     pub abandoned_uploads: Duration,
     /// Where and how the buckets are mounted as well.
@@ -316,6 +318,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         seal_after,
         watch,
         watch_sweep,
+        watch_most: args.watch_most,
         abandoned_uploads,
         settings,
         limits,

@@ -157,13 +157,15 @@ def test_lost_events_are_made_up_for(daemon, tree, folder, random):
 
 
 def test_directories_beyond_the_limit_are_counted_in_the_log_and_looked_at_instead(daemon, tree, folder, random):
-    """A namespace of its own lets the kernel refuse this daemon's watches, and nobody else's."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root for a user namespace with a limit of its own")
+    """A namespace of its own lets the kernel refuse this daemon's watches, and nobody else's; where none can be had (in a
+    chroot) the daemon is told to stop there."""
     for n in range(40):
         (folder / f"d{n:02}").mkdir()
     wrapper = ["unshare", "--user", "--map-root-user", "sh", "-c", 'echo 20 >/proc/sys/user/max_inotify_watches && exec "$@"', "sh"]
-    one = daemon(tree, "--watch-sweep", "500ms", *QUICK, wrapper=wrapper)
+    if subprocess.run([*wrapper, "true"], stderr=subprocess.DEVNULL).returncode == 0:
+        one = daemon(tree, "--watch-sweep", "500ms", *QUICK, wrapper=wrapper)
+    else:
+        one = daemon(tree, "--watch-sweep", "500ms", "--watch-most", "20", *QUICK)
     said = ready(one)
     counts = [int(number) for number in re.findall(r"\d+", said)][:2]
     assert 1 <= counts[0] <= 20 and sum(counts) == 41, said

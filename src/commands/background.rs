@@ -48,7 +48,7 @@ impl Background {
         // The watcher first: what comes while the pass goes by is heard of.
         let is_served = seal != SealPolicy::Off || config.mount.is_some();
         let watcher = match config.watch && is_served {
-            true => watch(store, seal, config.watch_sweep),
+            true => watch(store, seal, (config.watch_sweep, config.watch_most)),
             false => None,
         };
         let pass = match seal {
@@ -72,8 +72,13 @@ impl Background {
     }
 }
 
-/// Starts the watcher. Where it cannot be had nothing becomes wrong, and it is said.
-pub fn watch(store: &Arc<Store>, seal: SealPolicy, sweep: Option<Duration>) -> Option<Watcher> {
+/// Starts the watcher, with how often it looks at directories without a watch, and how many it watches at most,
+/// where not as usual. Where it cannot be had nothing becomes wrong, and it is said.
+pub fn watch(
+    store: &Arc<Store>,
+    seal: SealPolicy,
+    (sweep, max_watches): (Option<Duration>, Option<usize>),
+) -> Option<Watcher> {
     let options = WatchOptions {
         // What was there before is the pass's, which no queue's length bounds.
         seal: match seal {
@@ -81,6 +86,7 @@ pub fn watch(store: &Arc<Store>, seal: SealPolicy, sweep: Option<Duration>) -> O
             other => other,
         },
         sweep,
+        max_watches,
         ..WatchOptions::default()
     };
     match store.start_watcher(options) {

@@ -36,7 +36,7 @@ pub fn run(args: cli::MountAlone) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = signals.context("signals")?;
     let mount = Mount::start(&store, &options).context("cannot mount")?;
     let watcher = match watch {
-        true => background::watch(&store, SealPolicy::Off, None),
+        true => background::watch(&store, SealPolicy::Off, (None, None)),
         false => None,
     };
     runtime.block_on(async {
