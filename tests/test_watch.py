@@ -133,6 +133,12 @@ def test_seal_all_seals_what_was_there_and_goes_on_after_a_restart(daemon, tree,
 
 # Where events are lost, or directories have no watch.
 
+def is_stopped(pid):
+    """Does every thread of a process stand still?"""
+    threads = server.pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return all((thread / "stat").read_text().rsplit(")", 1)[1].split()[0] == "T" for thread in threads)
+
+
 def test_lost_events_are_made_up_for(daemon, tree, folder, random):
     one = daemon(tree, *QUICK)
     ready(one)
@@ -140,6 +146,8 @@ def test_lost_events_are_made_up_for(daemon, tree, folder, random):
     lost = {f"lost-{n}": random.bytes(1_000) for n in range(30)}
     os.kill(one.pid, signal.SIGSTOP)
     try:
+        # A thread that runs takes the signal a moment later, and would read on until then.
+        server.wait_until(lambda: is_stopped(one.pid), "all its threads stand still")
         with open(folder / "x", "wb", buffering=0) as x, open(folder / "y", "wb", buffering=0) as y:
             for _ in range(most // 2 + 10):  # two, in turn: the kernel merges what repeats
                 x.write(b"x")
