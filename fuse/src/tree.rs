@@ -1,7 +1,7 @@
 //! Nodes: which number in the mount is which inode, and how often the kernel holds each.
 //!
-//! An inode is known by device, number and birth: where a number comes back with another birth, the node
-//! stays and its generation moves, so that the kernel never takes the new file for the old. A node is held
+//! An inode is known by device, number and birth: where a number comes back with another birth while the kernel
+//! still has the old file, the new one gets a number of its own, so that neither is taken for the other. A node is held
 //! by the store's [`Hold`], never by a path.
 
 use std::collections::HashMap;
@@ -31,25 +31,25 @@ pub struct Node {
     pub id: u64,
     /// Its number on disk.
     pub inode: Inode,
-    held: RwLock<Held>,
+    held: Held,
+    generation: u64,
     /// The name that it was last found under: the node of the directory, and the name there.
     name: Mutex<Option<(u64, Box<[u8]>)>>,
     lookups: AtomicU64,
     writers: AtomicUsize,
 }
 
-/// What is held under a number now.
+/// What is held.
 struct Held {
     hold: Arc<Hold>,
     born: (i64, u32),
-    generation: u64,
 }
 
 /// All nodes.
 pub struct Nodes {
     root: Inode,
     table: RwLock<Table>,
-    first_generation: u64,
+    generation: u64,
 }
 
 #[derive(Default)]
@@ -76,12 +76,12 @@ impl Node {
 
     /// How it is held.
     pub fn hold(&self) -> Arc<Hold> {
-        Arc::clone(&self.held.read().hold)
+        Arc::clone(&self.held.hold)
     }
 
     /// Which file of its number it is.
     pub fn generation(&self) -> u64 {
-        self.held.read().generation
+        self.generation
     }
 
     fn is_called(&self, parent: u64, name: &[u8]) {
@@ -114,12 +114,12 @@ impl Nodes {
     ///
     /// # Errors
     /// The kernel's word of the root.
-    pub fn new(view: &TreeView, first_generation: u64) -> rustix::io::Result<Self> {
+    pub fn new(view: &TreeView, generation: u64) -> rustix::io::Result<Self> {
         let status = view.status(view.top())?;
         let nodes = Self {
             root: status.inode,
             table: RwLock::default(),
-            first_generation,
+            generation,
         };
         let top = nodes.node(TOP, &status, view.hold(view.top())?);
         let mut table = nodes.table.write();
@@ -202,7 +202,7 @@ impl Nodes {
             let (parent, name) = node.name.lock().clone()?;
             let parent = self.get(parent).ok()?;
             let hold = parent.hold();
-            let born = node.held.read().born;
+            let born = node.held.born;
             view.open_entry(hold.pin().ok()?, &name, (node.inode, born))
         };
         match by_name() {
@@ -246,7 +246,14 @@ impl Nodes {
         };
         if node.lookups.fetch_sub(references, Ordering::AcqRel) <= references {
             table.by_id.remove(&id);
-            table.by_inode.remove(&node.inode);
+            // Another file may have the inode's number by now.
+            if table
+                .by_inode
+                .get(&node.inode)
+                .is_some_and(|now| now.id == id)
+            {
+                table.by_inode.remove(&node.inode);
+            }
         }
     }
 
@@ -254,7 +261,7 @@ impl Nodes {
     fn refer(&self, seen: &Status) -> Option<Arc<Node>> {
         let table = self.table.read();
         let node = table.by_inode.get(&seen.inode)?;
-        if node.held.read().born != seen.born {
+        if node.held.born != seen.born {
             return None;
         }
         node.lookups.fetch_add(1, Ordering::AcqRel);
@@ -263,18 +270,10 @@ impl Nodes {
 
     fn insert(&self, seen: &Status, hold: Hold) -> Arc<Node> {
         let mut table = self.table.write();
-        if let Some(node) = table.by_inode.get(&seen.inode) {
+        if let Some(node) = table.by_inode.get(&seen.inode)
+            && node.held.born == seen.born
+        {
             node.lookups.fetch_add(1, Ordering::AcqRel);
-            let mut held = node.held.write();
-            if held.born != seen.born {
-                // The number is another file's now.
-                *held = Held {
-                    hold: Arc::new(hold),
-                    born: seen.born,
-                    generation: held.generation + 1,
-                };
-            }
-            drop(held);
             return Arc::clone(node);
         }
         let id = table.number(seen.inode, self.root.device);
@@ -288,11 +287,11 @@ impl Nodes {
         Arc::new(Node {
             id,
             inode: seen.inode,
-            held: RwLock::new(Held {
+            held: Held {
                 hold: Arc::new(hold),
                 born: seen.born,
-                generation: self.first_generation,
-            }),
+            },
+            generation: self.generation,
             name: Mutex::new(None),
             lookups: AtomicU64::new(1),
             writers: AtomicUsize::new(0),
@@ -301,18 +300,27 @@ impl Nodes {
 }
 
 impl Table {
-    /// The number of an inode in the mount: its own on the root's device, else one that no other has.
+    /// The number of an inode in the mount: its own on the root's device, else one that no other has. Where the
+    /// kernel still has an earlier file under it, a number is dealt: were it given again, the kernel would answer
+    /// EIO to whoever is at work on the earlier one.
     fn number(&mut self, inode: Inode, root_device: u64) -> u64 {
+        match self.own_number(inode, root_device) {
+            Some(number) if !self.by_id.contains_key(&number) => number,
+            _ => {
+                self.dealt += 1;
+                FOREIGN | DEALT << INODE_BITS | self.dealt
+            }
+        }
+    }
+
+    fn own_number(&mut self, inode: Inode, root_device: u64) -> Option<u64> {
         if inode.device == root_device && inode.inode != TOP && inode.inode < FOREIGN {
-            return inode.inode;
+            return Some(inode.inode);
         }
         let next = self.devices.len() as u64;
         let index = *self.devices.entry(inode.device).or_insert(next);
-        if inode.inode >> INODE_BITS == 0 && index < DEALT {
-            return FOREIGN | index << INODE_BITS | inode.inode;
-        }
-        self.dealt += 1;
-        FOREIGN | DEALT << INODE_BITS | self.dealt
+        (inode.inode >> INODE_BITS == 0 && index < DEALT)
+            .then_some(FOREIGN | index << INODE_BITS | inode.inode)
     }
 }
 
