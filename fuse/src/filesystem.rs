@@ -106,7 +106,7 @@ impl Filesystem for Adapter {
         let offered = config.set_max_stack_depth(self.stack_depth).is_ok()
             && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
         self.offered.store(offered, Ordering::Release);
-        // Older kernels have less: then less it is.
+        // Each of the three: a kernel that has less answers what it has, and less is right as well.
         let _ = config.set_max_write(LARGEST_REQUEST);
         if let Err(most) = config.set_max_readahead(LARGEST_REQUEST) {
             let _ = config.set_max_readahead(most);

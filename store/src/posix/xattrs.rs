@@ -10,6 +10,8 @@ use super::{TreeView, number, proc_path, reopen, status};
 use crate::record::{META_XATTR, RECORD_XATTR, disk};
 use crate::{Bucket, Meta};
 
+/// Bytes that are asked for first.
+const SMALL: usize = 512;
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of xattr(7).
 const LARGEST: usize = 65_536;
 
@@ -22,9 +24,14 @@ impl TreeView {
         if is_ours(name) && name != META_XATTR.as_bytes() {
             return Err(Errno::NODATA);
         }
-        let mut value = vec![0; LARGEST];
-        match fs::getxattr(proc_path(&file), name, &mut value[..]) {
-            Ok(length) => {
+        let path = proc_path(&file);
+        // Nearly all are small, and `ls -l` asks for some of every file.
+        let mut small = [0; SMALL];
+        match fs::getxattr(&path, name, &mut small[..]) {
+            Ok(length) => Ok(small[..length].to_vec()),
+            Err(Errno::RANGE) => {
+                let mut value = vec![0; LARGEST];
+                let length = fs::getxattr(&path, name, &mut value[..])?;
                 value.truncate(length);
                 Ok(value)
             }
