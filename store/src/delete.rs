@@ -273,7 +273,8 @@ impl Bucket {
         if let Some(folder) = path.parent() {
             *emptying = self.note_emptying(&parent, &folder, path.name());
         }
-        match fs::unlinkat(&parent, path.name(), AtFlags::empty()) {
+        let remove = || fs::unlinkat(&parent, path.name(), AtFlags::empty());
+        match self.keeping_other_names(&parent, path.name(), Some(&stat), remove) {
             Ok(()) => Ok(Some((parent, Some(FileState::of(&stat).inode())))),
             // A direct writer was faster, or put a directory in its place.
             Err(Errno::NOENT | Errno::ISDIR) => Ok(None),

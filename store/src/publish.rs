@@ -245,12 +245,14 @@ impl Bucket {
         if place.entry.is_none() {
             return stage.link_new(dir, &place.path);
         }
-        stage.replace(dir, &place.path, || {
-            if place.in_annex {
-                self.own_stage_dir()
-            } else {
-                place.tree.stage_dir(&place.path, dir.as_fd())
-            }
+        self.keeping_other_names(dir, place.path.name(), place.entry.as_ref(), || {
+            stage.replace(dir, &place.path, || {
+                if place.in_annex {
+                    self.own_stage_dir()
+                } else {
+                    place.tree.stage_dir(&place.path, dir.as_fd())
+                }
+            })
         })
     }
 

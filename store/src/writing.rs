@@ -108,6 +108,29 @@ impl Bucket {
         Ok(done)
     }
 
+    /// Does what takes a name in a directory from the file that has it, and keeps the record true of one that has
+    /// other names: its ctime moves as well. `there`: what has the name now.
+    ///
+    /// # Errors
+    /// What `change` says.
+    pub(crate) fn keeping_other_names<T, E>(
+        &self,
+        dir: impl AsFd,
+        name: &[u8],
+        there: Option<&fs::Stat>,
+        change: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let is_linked = |stat: &&fs::Stat| {
+            crate::root::kind(stat) == FileType::RegularFile && stat.st_nlink > 1
+        };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = |_| fs::openat(dir, name, flags, fs::Mode::empty()).ok();
+        match there.filter(is_linked).and_then(open) {
+            Some(file) => self.keeping_record(file, Moves::Ctime, change),
+            None => change(),
+        }
+    }
+
     /// The record that speaks of a file whose record is held.
     fn before_change(&self, file: &OwnedFd) -> Option<Record> {
         let verdict = FileState::look(file)

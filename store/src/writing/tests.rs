@@ -367,6 +367,32 @@ fn what_moves_ctime_and_keeps_the_content_keeps_the_record() {
     assert_eq!(opened_again(&place, false).etag("g"), md5(OLD));
 }
 
+// A name that S3 takes from a file moves the ctime that its other names show: their ETag became a derived one.
+#[test]
+fn the_other_names_of_what_s3_replaces_or_deletes_keep_its_etag() {
+    let place = place();
+    for other in ["replaced", "deleted"] {
+        place.put(other, OLD);
+        let name = format!("{other} as well");
+        let file = place.writable(other);
+        let link = || fs::hard_link(place.path(other), place.path(&name));
+        let linked = place.bucket.keeping_record(&file, Moves::Ctime, link);
+        linked.expect("linked");
+        drop(file);
+        match other {
+            "replaced" => drop(place.put(other, NEW)),
+            _ => drop(
+                place
+                    .bucket
+                    .delete(&key(other), &WriteConditions::default())
+                    .expect("deleted"),
+            ),
+        }
+        assert_eq!(place.etag(&name), md5(OLD), "{other}");
+        assert_eq!(opened_again(&place, false).etag(&name), md5(OLD), "{other}");
+    }
+}
+
 // Two of 64 files surely share a lock: a rename that held one after the other waited for itself for ever.
 #[test]
 fn what_changes_many_files_at_once_keeps_all_their_records_and_waits_for_nobody() {
