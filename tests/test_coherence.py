@@ -12,7 +12,7 @@ import shutil
 import time
 
 import pytest
-from lib import faces, tables
+from lib import faces, tables, tree
 
 ROUNDS = int(os.environ.get("TWINTREE_COHERENCE_ROUNDS", "12"))
 HOUR = ("--mount-ttl", "3600")
@@ -121,6 +121,19 @@ BY_PATH = BY_ALL | {
     "hard link": Change(True, link),
     "shared mapping": Change(True, mapped),
 }
+
+
+def disguised(writer, key, old, random):
+    """As many other bytes, and mtime put back: only ctime tells."""
+    path = writer.path(key)
+    before = os.stat(path)
+    tree.next_tick(path)
+    changed = in_place(writer, key, old, random)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return changed
+
+
+BY_DIRECT_PATH = BY_PATH | {"write in place, mtime put back": Change(True, disguised)}
 
 
 class Paths:
@@ -276,10 +289,10 @@ def test_s3_shows_what_the_mount_finished(both, random, kind):
     assert stale == []
 
 
-@pytest.mark.parametrize("kind", BY_PATH)
+@pytest.mark.parametrize("kind", BY_DIRECT_PATH)
 def test_both_show_what_was_done_in_the_directory(tmp_path, random, kind, mode):
     """S3 at once, without a wait; the mount when a second is over. Nobody watches: that is only for being earlier."""
-    change, expected, before = BY_PATH[kind], {}, {}
+    change, expected, before = BY_DIRECT_PATH[kind], {}, {}
     with faces.Faces(tmp_path, "--mount-mode", mode, "--watch", "off") as both:
         writer = Paths(both, "disk")
         for turn in range(ROUNDS):
@@ -346,4 +359,4 @@ def test_zz_what_was_measured(mode):
     assert (OPENED[mode] > ROUNDS) == (mode == "passthrough"), f"{OPENED[mode]} files were opened in passthrough"
     tables.say(f"coherence, {mode}", [("direction", "kinds", "rounds each", "stale"),
                                       ("S3 to mount", len(BY_ALL), ROUNDS, 0), ("mount to S3", len(BY_PATH), ROUNDS, 0),
-                                      ("directory to both", len(BY_PATH), ROUNDS, 0)])
+                                      ("directory to both", len(BY_DIRECT_PATH), ROUNDS, 0)])

@@ -330,11 +330,15 @@ impl Face {
         backed: crate::passthrough::Backed,
         writes: bool,
     ) -> (u64, Arc<OpenFile>) {
+        let status = || self.view.status(&file).ok();
+        let keeps_pages = backed.id().is_none()
+            && status().is_some_and(|status| node.keeps_pages(status.changed));
         let number = self.files.add(OpenFile {
             file,
             writing: Mutex::new(writing),
             writer: writes.then(|| node.writer()),
             backed,
+            keeps_pages,
         });
         let open = self.files.get(number).expect("it was just added");
         (number, open)

@@ -19,6 +19,7 @@ use twintree_store::posix::NewTimes;
 use crate::attr::{attributes, kind, new_time};
 use crate::creds::{Caller, prepare_thread};
 use crate::face::{Answer, Face, Found, NewAttributes};
+use crate::handle::OpenFile;
 
 /// Bytes of one request, and of readahead.
 const LARGEST_REQUEST: u32 = 1 << 20;
@@ -70,13 +71,13 @@ impl Adapter {
         }
     }
 
-    /// A file that is only read has nothing to say at close; plain ones keep their pages.
-    fn open_flags(writes: bool, through: bool) -> FopenFlags {
+    /// A file that is only read has nothing to say at close.
+    fn open_flags(open: &OpenFile) -> FopenFlags {
         let mut flags = FopenFlags::empty();
-        if !writes {
+        if open.writer.is_none() {
             flags |= FopenFlags::FOPEN_NOFLUSH;
         }
-        if !through {
+        if open.keeps_pages {
             flags |= FopenFlags::FOPEN_KEEP_CACHE;
         }
         flags
@@ -268,13 +269,10 @@ impl Filesystem for Adapter {
         let ask = |file: std::os::fd::BorrowedFd<'_>| reply.open_backing(file);
         match self.face.open(node.0, flags.0.cast_unsigned(), ask) {
             Ok((number, open)) => {
-                let number = FileHandle(number);
-                let writes = open.writer.is_some();
+                let (number, flags) = (FileHandle(number), Self::open_flags(&open));
                 match open.backed.id() {
-                    Some(id) => {
-                        reply.opened_passthrough(number, Self::open_flags(writes, true), id);
-                    }
-                    None => reply.opened(number, Self::open_flags(writes, false)),
+                    Some(id) => reply.opened_passthrough(number, flags, id),
+                    None => reply.opened(number, flags),
                 }
             }
             Err(e) => reply.error(no(e)),
@@ -305,8 +303,7 @@ impl Filesystem for Adapter {
                 let (number, ttl) = (FileHandle(number), self.face.keeps(&node));
                 let attributes = attributes(node.id, &status);
                 let generation = Generation(node.generation());
-                let writes = open.writer.is_some();
-                let flags = Self::open_flags(writes, open.backed.id().is_some());
+                let flags = Self::open_flags(&open);
                 match open.backed.id() {
                     Some(id) => {
                         reply.created_passthrough(&ttl, &attributes, generation, number, flags, id);

@@ -19,6 +19,8 @@ pub struct OpenFile {
     pub writer: Option<WriterOf>,
     /// How its bytes travel.
     pub backed: Backed,
+    /// May the kernel answer from pages that it read before this open?
+    pub keeps_pages: bool,
 }
 
 /// An open directory.

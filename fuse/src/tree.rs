@@ -37,6 +37,8 @@ pub struct Node {
     name: Mutex<Option<(u64, Box<[u8]>)>>,
     lookups: AtomicU64,
     writers: AtomicUsize,
+    /// ctime at the last open of which the kernel may keep pages.
+    pages: Mutex<Option<(i64, u32)>>,
 }
 
 /// What is held.
@@ -94,6 +96,13 @@ impl Node {
     /// Is it open for writing?
     pub fn is_written(&self) -> bool {
         self.writers.load(Ordering::Acquire) > 0
+    }
+
+    /// May the kernel go on keeping what it has read of the file? Not where its ctime, which is now `changed`, moved
+    /// since the last open: a direct writer may have written and put mtime back, which is all that the kernel
+    /// compares.
+    pub fn keeps_pages(&self, changed: (i64, u32)) -> bool {
+        self.pages.lock().replace(changed) == Some(changed)
     }
 
     /// Counts a writable open.
@@ -295,6 +304,7 @@ impl Nodes {
             name: Mutex::new(None),
             lookups: AtomicU64::new(1),
             writers: AtomicUsize::new(0),
+            pages: Mutex::new(None),
         })
     }
 }
