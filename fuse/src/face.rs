@@ -1,8 +1,9 @@
 //! What the mount does, between the kernel's requests and the store's view: nodes are found, files opened and
 //! counted, answers made. Errors are the kernel's own numbers.
 
+mod directory;
+
 use std::cell::RefCell;
-use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use fuser::BackingId;
 use parking_lot::Mutex;
 use rustix::fs::{self, FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
-use twintree_store::posix::{self, Entry, NewTimes, Status, TreeView};
+use twintree_store::posix::{self, NewTimes, Status, TreeView};
 
 use crate::creds::{self, Caller};
 use crate::handle::{OpenDirectory, OpenFile};
@@ -404,83 +405,6 @@ impl Face {
             true => fs::fdatasync(&open.file),
             false => fs::fsync(&open.file),
         }
-    }
-
-    /// OPENDIR.
-    pub fn open_directory(&self, id: u64) -> Answer<u64> {
-        let node = self.nodes.get(id)?;
-        let hold = node.hold();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let dir = self.view.open(hold.pin()?, flags.bits())?;
-        Ok(self.directories.add(OpenDirectory {
-            dir: Mutex::new(dir),
-            node,
-        }))
-    }
-
-    /// READDIR: `add` answers whether the reply is full.
-    pub fn list(
-        &self,
-        handle: u64,
-        offset: u64,
-        mut add: impl FnMut(u64, Entry<'_>) -> bool,
-    ) -> Answer<()> {
-        let open = self.directories.get(handle)?;
-        let dir = open.dir.lock();
-        let device = open.node.inode.device;
-        self.view
-            .entries(open.node.level(), &*dir, offset, |entry| {
-                match add(self.nodes.listed_id(device, entry.inode), entry) {
-                    true => ControlFlow::Break(Ok(())),
-                    false => ControlFlow::Continue(()),
-                }
-            })
-    }
-
-    /// READDIRPLUS: every name with a reference, which is given back where the reply is full. `.` and `..`
-    /// come without one. A name that is gone by now is left out; any other failure is answered, never hidden.
-    pub fn list_plus(
-        &self,
-        handle: u64,
-        offset: u64,
-        mut add: impl FnMut(u64, Entry<'_>, Option<&Found>) -> bool,
-    ) -> Answer<()> {
-        let open = self.directories.get(handle)?;
-        let dir = open.dir.lock();
-        let device = open.node.inode.device;
-        let mut first = true;
-        self.view
-            .entries(open.node.level(), &*dir, offset, |entry| {
-                let beginning = std::mem::take(&mut first);
-                if entry.name == b"." || entry.name == b".." {
-                    let id = self.nodes.listed_id(device, entry.inode);
-                    return match add(id, entry, None) {
-                        true => ControlFlow::Break(Ok(())),
-                        false => ControlFlow::Continue(()),
-                    };
-                }
-                let found = match self.nodes.look_up(&self.view, &open.node, entry.name) {
-                    Ok(found) => found,
-                    Err(Errno::NOENT) => return ControlFlow::Continue(()),
-                    // What came before is answered first; the next request begins here, and fails.
-                    Err(_) if !beginning => return ControlFlow::Break(Ok(())),
-                    Err(e) => return ControlFlow::Break(Err(e)),
-                };
-                match add(found.0.id, entry, Some(&found)) {
-                    true => {
-                        self.nodes.forget(found.0.id, 1);
-                        ControlFlow::Break(Ok(()))
-                    }
-                    false => ControlFlow::Continue(()),
-                }
-            })
-    }
-
-    /// FSYNCDIR.
-    pub fn sync_directory(&self, handle: u64) -> Answer<()> {
-        let open = self.directories.get(handle)?;
-        let dir = open.dir.lock();
-        fs::fsync(&*dir)
     }
 
     /// STATFS.
