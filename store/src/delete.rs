@@ -34,10 +34,8 @@ impl Bucket {
     /// `PreconditionFailed`, `NoSuchKey` (If-Match on nothing), and what the disk says.
     pub fn delete(&self, key: &ObjectKey, conditions: &WriteConditions) -> Result<bool> {
         self.store.check_writable()?;
+        self.tree.check_hidden(key)?;
         let native = path::native(key);
-        if let Some(path) = &native {
-            self.tree.check_hidden(path)?;
-        }
         self.verify_ahead(key, conditions);
         let held = self.lock_for_deletion(key, conditions)?;
         self.check(key, conditions)?;

@@ -68,11 +68,11 @@ impl Bucket {
     /// # Errors
     /// As [`Bucket::open`], but `None` instead of `NoSuchKey`.
     pub(crate) fn find(&self, key: &ObjectKey, access: Access) -> Result<Option<Found>> {
-        if let Some(path) = path::native(key) {
-            self.tree.check_hidden(&path)?;
-            if let Some(found) = self.find_native(&path, access)? {
-                return Ok(Some(found));
-            }
+        self.tree.check_hidden(key)?;
+        if let Some(path) = path::native(key)
+            && let Some(found) = self.find_native(&path, access)?
+        {
+            return Ok(Some(found));
         }
         self.find_in_annex(key, access)
     }

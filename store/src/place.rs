@@ -51,11 +51,11 @@ impl Bucket {
     /// # Errors
     /// `Reserved`, `KeyBlocked` with `posix-only`, `ThroughSymlink`, `NotAnObject`, what the disk says.
     pub(crate) fn locate(&self, key: &ObjectKey, empty: bool) -> Result<Place> {
+        self.tree.check_hidden(key)?;
         let Some(path) = path::native(key) else {
             let why = "a component is empty, \".\", \"..\" or longer than 255 bytes";
             return self.in_annex(key, why.to_owned(), None).map(Place::File);
         };
-        self.tree.check_hidden(&path)?;
         if path.trailing_slash {
             return self.locate_directory(key, path, empty);
         }

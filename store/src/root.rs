@@ -17,8 +17,8 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Stat
 use rustix::io::Errno;
 
 use crate::notes::{self, Making};
-use crate::path::{DiskPath, HideList};
-use crate::{Access, Result, StoreError};
+use crate::path::{DiskPath, HideList, disk_name};
+use crate::{Access, ObjectKey, Result, StoreError};
 
 pub(crate) use dir::Dir;
 pub(crate) use own::{misplaced, open_own, open_own_file};
@@ -82,12 +82,11 @@ impl Tree {
         &self.hide
     }
 
-    /// Refuses a path with a component that is kept back.
-    pub fn check_hidden(&self, path: &DiskPath) -> Result<()> {
-        match path.components().find(|name| self.hide.hides(name)) {
-            Some(name) => Err(StoreError::Reserved(
-                String::from_utf8_lossy(name).into_owned(),
-            )),
+    /// Refuses a key with a component that is kept back, wherever the key lives.
+    pub fn check_hidden(&self, key: &ObjectKey) -> Result<()> {
+        let mut components = key.as_str().split('/');
+        match components.find(|component| self.hide.hides(&disk_name(component))) {
+            Some(component) => Err(StoreError::Reserved(component.to_owned())),
             None => Ok(()),
         }
     }

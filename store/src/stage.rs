@@ -56,9 +56,9 @@ impl Bucket {
     /// `Reserved`, `KeyBlocked`, `ThroughSymlink`, `ReadOnly`, `NoSpace`, `Denied`.
     pub fn stage(&self, key: &ObjectKey, length: Option<u64>) -> Result<Stage> {
         self.store.check_writable()?;
+        self.tree.check_hidden(key)?;
         let native = path::native(key);
         if let Some(path) = &native {
-            self.tree.check_hidden(path)?;
             // Refuses a linked directory now, and not after the last byte.
             self.tree.parent_for_write(path)?;
         }

@@ -39,6 +39,25 @@ fn keys_that_no_path_can_hold_live_in_the_annex() {
 }
 
 #[test]
+fn names_that_are_kept_back_are_refused_in_keys_that_no_path_can_hold() {
+    let tree = Tree::new();
+    for name in [
+        "x//lost+found",
+        ".nfs01//x",
+        "a//.snapshot/b",
+        "lost+found/./x",
+    ] {
+        let put = tree.put_if(name, b"", WriteConditions::default());
+        assert!(
+            matches!(put, Err(StoreError::Reserved(_))),
+            "{name}: {put:?}"
+        );
+        assert!(matches!(tree.open(name), Err(StoreError::Reserved(_))));
+    }
+    assert!(!tree.path(".twintree/annex").exists());
+}
+
+#[test]
 fn key_stays_in_the_annex_until_it_is_deleted_and_a_native_file_wins() {
     let tree = Tree::new();
     tree.put("a", b"file");
