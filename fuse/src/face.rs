@@ -415,14 +415,16 @@ impl Face {
 
     /// GETXATTR.
     pub fn get_xattr(&self, id: u64, name: &[u8]) -> Answer<Vec<u8>> {
-        let hold = self.nodes.get(id)?.hold();
-        self.view.get_xattr(hold.pin()?, name)
+        let node = self.nodes.get(id)?;
+        let (hold, named) = (node.hold(), || self.nodes.pin_by_name(&self.view, &node));
+        self.view.get_xattr(hold.pin()?, name, named)
     }
 
     /// LISTXATTR.
     pub fn list_xattrs(&self, id: u64) -> Answer<Vec<u8>> {
-        let hold = self.nodes.get(id)?.hold();
-        self.view.list_xattrs(hold.pin()?)
+        let node = self.nodes.get(id)?;
+        let (hold, named) = (node.hold(), || self.nodes.pin_by_name(&self.view, &node));
+        self.view.list_xattrs(hold.pin()?, named)
     }
 
     /// SETXATTR.

@@ -16,11 +16,16 @@ const SMALL: usize = 512;
 const LARGEST: usize = 65_536;
 
 impl TreeView {
-    /// An xattr's value.
+    /// An xattr's value. `named` gives a descriptor of the file that knows its path, which few need.
     ///
     /// # Errors
     /// ENODATA for ours, and the kernel's word.
-    pub fn get_xattr(&self, file: impl AsFd, name: &[u8]) -> rustix::io::Result<Vec<u8>> {
+    pub fn get_xattr(
+        &self,
+        file: impl AsFd,
+        name: &[u8],
+        named: impl FnOnce() -> rustix::io::Result<OwnedFd>,
+    ) -> rustix::io::Result<Vec<u8>> {
         if is_ours(name) && name != META_XATTR.as_bytes() {
             return Err(Errno::NODATA);
         }
@@ -36,16 +41,20 @@ impl TreeView {
                 Ok(value)
             }
             // Too large for the filesystem: it lies elsewhere.
-            Err(Errno::NODATA) if name == META_XATTR.as_bytes() => self.meta_elsewhere(&file),
+            Err(Errno::NODATA) if name == META_XATTR.as_bytes() => self.meta_elsewhere(named()?),
             Err(e) => Err(e),
         }
     }
 
-    /// The names of all that are shown, each ended by a zero byte.
+    /// The names of all that are shown, each ended by a zero byte. `named` as in [`TreeView::get_xattr`].
     ///
     /// # Errors
     /// The kernel's word.
-    pub fn list_xattrs(&self, file: impl AsFd) -> rustix::io::Result<Vec<u8>> {
+    pub fn list_xattrs(
+        &self,
+        file: impl AsFd,
+        named: impl FnOnce() -> rustix::io::Result<OwnedFd>,
+    ) -> rustix::io::Result<Vec<u8>> {
         let mut names = vec![0; LARGEST];
         let length = fs::listxattr(proc_path(&file), &mut names[..])?;
         let (mut shown, mut has_record, mut has_meta) = (Vec::new(), false, false);
@@ -57,7 +66,8 @@ impl TreeView {
                 shown.extend_from_slice(name);
             }
         }
-        if has_record && !has_meta && self.meta_elsewhere(&file).is_ok() {
+        let meta = || named().and_then(|file| self.meta_elsewhere(file));
+        if has_record && !has_meta && meta().is_ok() {
             shown.extend_from_slice(META_XATTR.as_bytes());
             shown.push(0);
         }
@@ -79,7 +89,7 @@ impl TreeView {
             if !Meta::is_sound(value) {
                 return Err(Errno::INVAL);
             }
-            let there = self.get_xattr(&file, name).is_ok();
+            let there = self.meta(&file).is_ok();
             return match XattrFlags::from_bits_retain(flags) {
                 XattrFlags::CREATE if there => Err(Errno::EXIST),
                 XattrFlags::REPLACE if !there => Err(Errno::NODATA),
@@ -99,13 +109,19 @@ impl TreeView {
     /// EPERM for ours, and the kernel's word.
     pub fn remove_xattr(&self, file: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
         if name == META_XATTR.as_bytes() {
-            self.get_xattr(&file, name)?;
+            self.meta(&file)?;
             return self.change_meta(file, None);
         }
         if is_ours(name) {
             return Err(Errno::PERM);
         }
         self.keeping_record(&file, || fs::removexattr(proc_path(&file), name))
+    }
+
+    /// Of a file whose descriptor knows its path.
+    fn meta(&self, file: impl AsFd) -> rustix::io::Result<Vec<u8>> {
+        let again = || rustix::io::fcntl_dupfd_cloexec(&file, 0);
+        self.get_xattr(&file, META_XATTR.as_bytes(), again)
     }
 
     fn meta_elsewhere(&self, file: impl AsFd) -> rustix::io::Result<Vec<u8>> {
