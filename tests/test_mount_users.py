@@ -158,6 +158,7 @@ def test_an_ordinary_user_mounts_through_fusermount3(open_path, device, random, 
         body = random.bytes(10_000)
         client = s3.client(both.daemon.url)
         client.put_object(Bucket=faces.BUCKET, Key="object", Body=body)
+        client.put_object(Bucket=faces.BUCKET, Key="a//b", Body=b"in the annex")
         assert both.said(r"reading_and_writing=\W*(\w+)") == "plain"
         # The mount is that user's alone: not even root may look.
         assert as_user("""os.chdir(sys.argv[1])
@@ -165,8 +166,9 @@ assert len(open("object", "rb").read()) == 10_000
 os.makedirs("folder/below")
 open("folder/below/file", "w").write("his")
 os.rename("folder/below/file", "file")
+assert open(".annex/a=d/%=d/b=f").read() == "in the annex"
 print(sorted(os.listdir(".")), os.stat("file").st_uid)
-""", both.on("mount", "")) == f"['file', 'folder', 'object'] {USER}"
+""", both.on("mount", "")) == f"['.annex', 'file', 'folder', 'object'] {USER}"
         assert s3.body(client, faces.BUCKET, "file") == b"his"
         if end == "kill":
             both.daemon.kill()

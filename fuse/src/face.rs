@@ -12,7 +12,7 @@ use fuser::BackingId;
 use parking_lot::Mutex;
 use rustix::fs::{self, FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
-use twintree_store::posix::{self, NewTimes, Status, TreeView};
+use twintree_store::posix::{self, NewTimes, Role, Status, TreeView};
 
 use crate::creds::{self, Caller};
 use crate::handle::{OpenDirectory, OpenFile};
@@ -74,6 +74,27 @@ impl Face {
         }
     }
 
+    /// How long the kernel may keep that a name stands for a node: not at all for an annex, which comes, goes and
+    /// is renamed with what lies beside it, whoever changes that.
+    pub fn keeps_name(&self, node: &Node) -> Duration {
+        match node.role {
+            Role::Annex => Duration::ZERO,
+            Role::Native | Role::Annexed => self.ttl,
+        }
+    }
+
+    /// A node that may be changed.
+    ///
+    /// # Errors
+    /// EROFS for an annex and what lies in it; ESTALE.
+    fn changeable(&self, id: u64) -> Answer<Arc<Node>> {
+        let node = self.nodes.get(id)?;
+        match node.role {
+            Role::Native => Ok(node),
+            Role::Annex | Role::Annexed => Err(Errno::ROFS),
+        }
+    }
+
     /// LOOKUP.
     pub fn look_up(&self, parent: u64, name: &[u8]) -> Answer<Found> {
         let parent = self.nodes.get(parent)?;
@@ -97,7 +118,7 @@ impl Face {
         handle: Option<u64>,
         new: NewAttributes,
     ) -> Answer<(Arc<Node>, Status)> {
-        let node = self.nodes.get(id)?;
+        let node = self.changeable(id)?;
         let file = self.nodes.pin_by_name(&self.view, &node)?;
         if new.user.is_some() || new.group.is_some() {
             self.view.set_owner(&file, new.user, new.group)?;
@@ -158,7 +179,7 @@ impl Face {
             };
             match level {
                 posix::Level::Top => make(mode & !caller.umask),
-                posix::Level::Below => creds::as_caller(caller, || make(mode)),
+                _ => creds::as_caller(caller, || make(mode)),
             }
         })
     }
@@ -178,7 +199,7 @@ impl Face {
 
     /// LINK.
     pub fn link(&self, id: u64, parent: u64, name: &[u8]) -> Answer<Found> {
-        let node = self.nodes.get(id)?;
+        let node = self.changeable(id)?;
         let file = self.nodes.pin_by_name(&self.view, &node)?;
         self.make(parent, name, |level, dir| {
             self.view.link(level, &file, dir, name)
@@ -189,45 +210,43 @@ impl Face {
         &self,
         parent: u64,
         name: &[u8],
-        make: impl FnOnce(posix::Level, BorrowedFd<'_>) -> Answer<()>,
+        make: impl FnOnce(&posix::Level, BorrowedFd<'_>) -> Answer<()>,
     ) -> Answer<Found> {
         let parent = self.nodes.get(parent)?;
         let hold = parent.hold();
         let dir = hold.pin()?;
-        make(parent.level(), std::os::fd::AsFd::as_fd(&dir))?;
+        make(&self.nodes.level(&parent)?, std::os::fd::AsFd::as_fd(&dir))?;
         self.nodes.look_up(&self.view, &parent, name)
     }
 
     /// UNLINK.
     pub fn remove_file(&self, parent: u64, name: &[u8]) -> Answer<()> {
         let parent = self.nodes.get(parent)?;
-        let hold = parent.hold();
-        self.view.remove_file(parent.level(), hold.pin()?, name)
+        let (level, hold) = (self.nodes.level(&parent)?, parent.hold());
+        self.view.remove_file(&level, hold.pin()?, name)
     }
 
     /// RMDIR.
     pub fn remove_directory(&self, parent: u64, name: &[u8]) -> Answer<()> {
         let parent = self.nodes.get(parent)?;
-        let hold = parent.hold();
-        self.view
-            .remove_directory(parent.level(), hold.pin()?, name)
+        let (level, hold) = (self.nodes.level(&parent)?, parent.hold());
+        self.view.remove_directory(&level, hold.pin()?, name)
     }
 
     /// RENAME.
     pub fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Answer<()> {
         use std::os::fd::AsFd;
         let (parent, target) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
+        let (level, target_level) = (self.nodes.level(&parent)?, self.nodes.level(&target)?);
         let (hold, target_hold) = (parent.hold(), target.hold());
         let (dir, target_dir) = (hold.pin()?, target_hold.pin()?);
-        self.view.rename(
-            (parent.level(), dir.as_fd(), from.1),
-            (target.level(), target_dir.as_fd(), to.1),
-            flags,
-        )?;
-        for (parent, dir, name) in [(&target, &target_dir, to.1), (&parent, &dir, from.1)] {
+        let old = (&level, dir.as_fd(), from.1);
+        let new = (&target_level, target_dir.as_fd(), to.1);
+        self.view.rename(old, new, flags)?;
+        for (id, (level, dir, name)) in [(target.id, new), (parent.id, old)] {
             // Of the old name only with EXCHANGE is there something.
-            if let Ok(status) = self.view.status_at(parent.level(), dir, name) {
-                self.nodes.is_called(status.inode, parent.id, name);
+            if let Ok(status) = self.view.status_at(level, dir, name) {
+                self.nodes.is_called(&status, id, name);
             }
         }
         Ok(())
@@ -240,9 +259,12 @@ impl Face {
         flags: u32,
         ask: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> Answer<(u64, Arc<OpenFile>)> {
-        let node = self.nodes.get(id)?;
         let wanted = OFlags::from_bits_retain(flags);
         let truncates = wanted.contains(OFlags::TRUNC);
+        let node = match may_write(wanted) || truncates {
+            true => self.changeable(id)?,
+            false => self.nodes.get(id)?,
+        };
         let pinned = match may_write(wanted) || truncates {
             true => self.nodes.pin_by_name(&self.view, &node)?,
             false => node.hold().pin()?.to_owned()?,
@@ -276,14 +298,12 @@ impl Face {
         ask: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> Answer<(u64, Arc<OpenFile>, Found)> {
         let parent = self.nodes.get(parent)?;
-        let hold = parent.hold();
+        let (level, hold) = (self.nodes.level(&parent)?, parent.hold());
         let dir = hold.pin()?;
         let wanted = OFlags::from_bits_retain(flags);
-        let file = creds::as_caller(caller, || {
-            self.view.create(parent.level(), &dir, name, flags, mode)
-        })?;
+        let file = creds::as_caller(caller, || self.view.create(&level, &dir, name, flags, mode))?;
         let (node, status) = self.nodes.adopt(&self.view, &file)?;
-        self.nodes.is_called(status.inode, parent.id, name);
+        self.nodes.is_called(&status, parent.id, name);
         let opened = self.begin(&node, &status, wanted, file, ask);
         match opened {
             Ok((number, open)) => {
@@ -413,9 +433,13 @@ impl Face {
         fs::fstatvfs(hold.pin()?)
     }
 
-    /// GETXATTR.
+    /// GETXATTR; in an annex of a key as well.
     pub fn get_xattr(&self, id: u64, name: &[u8]) -> Answer<Vec<u8>> {
         let node = self.nodes.get(id)?;
+        if name == posix::KEY_XATTR && node.role == Role::Annexed {
+            let key = posix::key_of(&self.nodes.annex_path(&node)?);
+            return key.map(String::into_bytes).ok_or(Errno::STALE);
+        }
         let (hold, named) = (node.hold(), || self.nodes.pin_by_name(&self.view, &node));
         self.view.get_xattr(hold.pin()?, name, named)
     }
@@ -429,14 +453,14 @@ impl Face {
 
     /// SETXATTR.
     pub fn set_xattr(&self, id: u64, name: &[u8], value: &[u8], flags: i32) -> Answer<()> {
-        let file = self.nodes.pin_by_name(&self.view, &*self.nodes.get(id)?)?;
+        let file = self.nodes.pin_by_name(&self.view, &*self.changeable(id)?)?;
         let flags = flags.cast_unsigned();
         self.view.set_xattr(file, name, value, flags)
     }
 
     /// REMOVEXATTR.
     pub fn remove_xattr(&self, id: u64, name: &[u8]) -> Answer<()> {
-        let file = self.nodes.pin_by_name(&self.view, &*self.nodes.get(id)?)?;
+        let file = self.nodes.pin_by_name(&self.view, &*self.changeable(id)?)?;
         self.view.remove_xattr(file, name)
     }
 

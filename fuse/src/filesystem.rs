@@ -46,10 +46,10 @@ impl Adapter {
     fn entry(&self, found: Answer<Found>, reply: ReplyEntry) {
         match found {
             Ok((node, status)) => {
-                let keeps = self.face.keeps(&node);
+                let (keeps, keeps_name) = (self.face.keeps(&node), self.face.keeps_name(&node));
                 let attributes = attributes(node.id, &status);
                 let generation = Generation(node.generation());
-                reply.entry_with_ttls(&keeps, &self.face.ttl, &attributes, generation);
+                reply.entry_with_ttls(&keeps, &keeps_name, &attributes, generation);
             }
             Err(e) => reply.error(no(e)),
         }
@@ -413,7 +413,7 @@ impl Filesystem for Adapter {
                     INodeNo(id),
                     entry.next,
                     name,
-                    &self.face.keeps(node),
+                    &self.face.keeps(node).min(self.face.keeps_name(node)),
                     &attributes(id, status),
                     Generation(node.generation()),
                 ),

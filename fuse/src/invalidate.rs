@@ -74,7 +74,7 @@ fn tell(face: &Face, notifier: &Notifier, change: &Change) {
             tracing::debug!("the kernel was not told of {what}: {e}");
         }
     };
-    if let Some(parent) = face.nodes.id_of(change.parent).map(INodeNo) {
+    for parent in face.nodes.ids_of(change.parent).map(INodeNo) {
         if !matches!(change.kind, ChangeKind::Attributes | ChangeKind::Anything) {
             let name = OsStr::from_bytes(&change.name);
             said("a name", notifier.inval_entry(parent, name));
@@ -82,7 +82,8 @@ fn tell(face: &Face, notifier: &Notifier, change: &Change) {
         // Its mtime, and the names that readdir(3) may have kept.
         said("a directory", notifier.inval_inode(parent, 0, 0));
     }
-    if let Some(old) = change.old.and_then(|old| face.nodes.id_of(old)) {
+    let old = change.old.into_iter();
+    for old in old.flat_map(|old| face.nodes.ids_of(old)) {
         said("a file", notifier.inval_inode(INodeNo(old), ATTRIBUTES, 0));
     }
 }

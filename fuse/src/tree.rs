@@ -1,7 +1,8 @@
 //! Nodes: which number in the mount is which inode, and how often the kernel holds each.
 //!
 //! An inode is known by device, number and birth: where a number comes back with another birth while the kernel
-//! still has the old file, the new one gets a number of its own, so that neither is taken for the other. A node is held
+//! still has the old file, the new one gets a number of its own, so that neither is taken for the other. So does
+//! what is shown in an annex, where nothing is changed, lest a link to it elsewhere be the same node. A node is held
 //! by the store's [`Hold`], never by a path.
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 use twintree_store::Inode;
-use twintree_store::posix::{Hold, Level, Status, TreeView};
+use twintree_store::posix::{Hold, Level, Role, Status, TreeView};
 
 /// The mount's own top.
 pub const TOP: u64 = 1;
@@ -22,6 +23,8 @@ const FOREIGN: u64 = 1 << 63;
 const INODE_BITS: u32 = 48;
 /// The device index of numbers that were dealt one by one.
 const DEALT: u64 = (1 << 15) - 1;
+/// Levels that an annex has at most: more than a key has bytes.
+const ANNEX_DEPTH: usize = 1100;
 /// How often a name that is being replaced is looked up again.
 const MAX_ROUNDS: usize = 100;
 
@@ -31,6 +34,8 @@ pub struct Node {
     pub id: u64,
     /// Its number on disk.
     pub inode: Inode,
+    /// As what it is shown.
+    pub role: Role,
     held: Held,
     generation: u64,
     /// The name that it was last found under: the node of the directory, and the name there.
@@ -57,9 +62,9 @@ pub struct Nodes {
 #[derive(Default)]
 struct Table {
     by_id: HashMap<u64, Arc<Node>>,
-    by_inode: HashMap<Inode, Arc<Node>>,
-    /// Numbers of devices that are not the root's.
-    devices: HashMap<u64, u64>,
+    by_inode: HashMap<(Inode, Role), Arc<Node>>,
+    /// Numbers of devices that are not the root's, and of what lies in annexes on a device.
+    devices: HashMap<(u64, bool), u64>,
     dealt: u64,
 }
 
@@ -67,15 +72,6 @@ struct Table {
 pub struct WriterOf(Arc<Node>);
 
 impl Node {
-    /// Where its names stand.
-    pub fn level(&self) -> Level {
-        if self.id == TOP {
-            Level::Top
-        } else {
-            Level::Below
-        }
-    }
-
     /// How it is held.
     pub fn hold(&self) -> Arc<Hold> {
         Arc::clone(&self.held.hold)
@@ -84,6 +80,10 @@ impl Node {
     /// Which file of its number it is.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    fn key(&self) -> (Inode, Role) {
+        (self.inode, self.role)
     }
 
     fn is_called(&self, parent: u64, name: &[u8]) {
@@ -132,7 +132,7 @@ impl Nodes {
         };
         let top = nodes.node(TOP, &status, view.hold(view.top())?);
         let mut table = nodes.table.write();
-        table.by_inode.insert(status.inode, Arc::clone(&top));
+        table.by_inode.insert(top.key(), Arc::clone(&top));
         table.by_id.insert(TOP, top);
         drop(table);
         Ok(nodes)
@@ -147,9 +147,55 @@ impl Nodes {
         node.ok_or(Errno::STALE)
     }
 
-    /// The number of a node that the kernel knows.
-    pub fn id_of(&self, inode: Inode) -> Option<u64> {
-        self.table.read().by_inode.get(&inode).map(|node| node.id)
+    /// The numbers of an inode that the kernel knows, in each of its roles.
+    pub fn ids_of(&self, inode: Inode) -> impl Iterator<Item = u64> {
+        let table = self.table.read();
+        let ids = [Role::Native, Role::Annex, Role::Annexed]
+            .map(|role| table.by_inode.get(&(inode, role)).map(|node| node.id));
+        ids.into_iter().flatten()
+    }
+
+    /// Where the names in a node's directory stand.
+    ///
+    /// # Errors
+    /// ESTALE where it lies in no annex any more.
+    pub fn level(&self, node: &Node) -> rustix::io::Result<Level> {
+        match node.role {
+            Role::Native if node.id == TOP => Ok(Level::Top),
+            Role::Native => match &*node.name.lock() {
+                Some((TOP, _)) => Ok(Level::Bucket),
+                Some(_) | None => Ok(Level::Below),
+            },
+            Role::Annex | Role::Annexed => self.annex_path(node).map(Level::Annex),
+        }
+    }
+
+    /// The path of a node in its annex; empty for the annex itself.
+    ///
+    /// # Errors
+    /// ESTALE where it lies in none any more.
+    pub fn annex_path(&self, node: &Node) -> rustix::io::Result<Vec<u8>> {
+        let mut names = Vec::new();
+        let mut above = (node.role, node.name.lock().clone());
+        for _ in 0..ANNEX_DEPTH {
+            let (parent, name) = match above {
+                (Role::Annex, _) => {
+                    names.reverse();
+                    return Ok(names.join(&b'/'));
+                }
+                (Role::Annexed, Some(called)) => called,
+                (Role::Native, _) | (_, None) => break,
+            };
+            names.push(name);
+            let parent = self.get(parent)?;
+            above = (parent.role, parent.name.lock().clone());
+        }
+        Err(Errno::STALE)
+    }
+
+    /// The directory that a node was last found in.
+    pub fn parent_of(&self, node: &Node) -> Option<u64> {
+        node.name.lock().as_ref().map(|(parent, _)| *parent)
     }
 
     /// How many nodes there are.
@@ -158,19 +204,16 @@ impl Nodes {
     }
 
     /// The number that a name of a directory is listed with: the same that a lookup of it gives.
-    pub fn listed_id(&self, device: u64, number: u64) -> u64 {
-        let inode = Inode {
-            device,
-            inode: number,
-        };
-        if let Some(id) = self.id_of(inode) {
-            return id;
+    pub fn listed_id(&self, inode: Inode, role: Role) -> u64 {
+        if let Some(node) = self.table.read().by_inode.get(&(inode, role)) {
+            return node.id;
         }
-        if device == self.root.device {
-            number
-        } else {
-            FOREIGN | number
+        if role == Role::Native && inode.device == self.root.device {
+            return inode.inode;
         }
+        let mut table = self.table.write();
+        let own = table.own_number((inode, role), self.root.device);
+        own.unwrap_or(FOREIGN | inode.inode)
     }
 
     /// One reference to what lies under a name. It must be given back where the kernel does not get it.
@@ -183,10 +226,11 @@ impl Nodes {
         parent: &Node,
         name: &[u8],
     ) -> rustix::io::Result<(Arc<Node>, Status)> {
+        let level = self.level(parent)?;
         let hold = parent.hold();
         let dir = hold.pin()?;
         for _ in 0..MAX_ROUNDS {
-            let seen = view.status_at(parent.level(), &dir, name)?;
+            let seen = view.status_at(&level, &dir, name)?;
             let node = match self.refer(&seen) {
                 Some(node) => node,
                 None => match view.hold_at(&dir, name, &seen)? {
@@ -221,8 +265,9 @@ impl Nodes {
     }
 
     /// A node that the kernel knows is called otherwise now.
-    pub fn is_called(&self, inode: Inode, parent: u64, name: &[u8]) {
-        let node = self.table.read().by_inode.get(&inode).cloned();
+    pub fn is_called(&self, now: &Status, parent: u64, name: &[u8]) {
+        let key = (now.inode, now.role);
+        let node = self.table.read().by_inode.get(&key).cloned();
         if let Some(node) = node {
             node.is_called(parent, name);
         }
@@ -258,10 +303,10 @@ impl Nodes {
             // Another file may have the inode's number by now.
             if table
                 .by_inode
-                .get(&node.inode)
+                .get(&node.key())
                 .is_some_and(|now| now.id == id)
             {
-                table.by_inode.remove(&node.inode);
+                table.by_inode.remove(&node.key());
             }
         }
     }
@@ -269,7 +314,7 @@ impl Nodes {
     /// A reference to a node that is known, and still this very file.
     fn refer(&self, seen: &Status) -> Option<Arc<Node>> {
         let table = self.table.read();
-        let node = table.by_inode.get(&seen.inode)?;
+        let node = table.by_inode.get(&(seen.inode, seen.role))?;
         if node.held.born != seen.born {
             return None;
         }
@@ -279,15 +324,16 @@ impl Nodes {
 
     fn insert(&self, seen: &Status, hold: Hold) -> Arc<Node> {
         let mut table = self.table.write();
-        if let Some(node) = table.by_inode.get(&seen.inode)
+        let key = (seen.inode, seen.role);
+        if let Some(node) = table.by_inode.get(&key)
             && node.held.born == seen.born
         {
             node.lookups.fetch_add(1, Ordering::AcqRel);
             return Arc::clone(node);
         }
-        let id = table.number(seen.inode, self.root.device);
+        let id = table.number(key, self.root.device);
         let node = self.node(id, seen, hold);
-        table.by_inode.insert(seen.inode, Arc::clone(&node));
+        table.by_inode.insert(key, Arc::clone(&node));
         table.by_id.insert(id, Arc::clone(&node));
         node
     }
@@ -296,6 +342,7 @@ impl Nodes {
         Arc::new(Node {
             id,
             inode: seen.inode,
+            role: seen.role,
             held: Held {
                 hold: Arc::new(hold),
                 born: seen.born,
@@ -313,8 +360,8 @@ impl Table {
     /// The number of an inode in the mount: its own on the root's device, else one that no other has. Where the
     /// kernel still has an earlier file under it, a number is dealt: were it given again, the kernel would answer
     /// EIO to whoever is at work on the earlier one.
-    fn number(&mut self, inode: Inode, root_device: u64) -> u64 {
-        match self.own_number(inode, root_device) {
+    fn number(&mut self, key: (Inode, Role), root_device: u64) -> u64 {
+        match self.own_number(key, root_device) {
             Some(number) if !self.by_id.contains_key(&number) => number,
             _ => {
                 self.dealt += 1;
@@ -323,12 +370,13 @@ impl Table {
         }
     }
 
-    fn own_number(&mut self, inode: Inode, root_device: u64) -> Option<u64> {
-        if inode.device == root_device && inode.inode != TOP && inode.inode < FOREIGN {
+    fn own_number(&mut self, (inode, role): (Inode, Role), root_device: u64) -> Option<u64> {
+        let native = role == Role::Native;
+        if native && inode.device == root_device && inode.inode != TOP && inode.inode < FOREIGN {
             return Some(inode.inode);
         }
         let next = self.devices.len() as u64;
-        let index = *self.devices.entry(inode.device).or_insert(next);
+        let index = *self.devices.entry((inode.device, native)).or_insert(next);
         (inode.inode >> INODE_BITS == 0 && index < DEALT)
             .then_some(FOREIGN | index << INODE_BITS | inode.inode)
     }
@@ -380,7 +428,8 @@ mod tests {
     #[test]
     fn numbers_are_their_own_on_the_roots_device_and_nobody_elses_beyond() {
         let mut table = Table::default();
-        let at = |device, inode| Inode { device, inode };
+        let shown = |device, inode, role| (Inode { device, inode }, role);
+        let at = |device, inode| shown(device, inode, Role::Native);
         assert_eq!(table.number(at(7, 42), 7), 42);
         let numbers = [
             table.number(at(7, TOP), 7),
@@ -388,6 +437,9 @@ mod tests {
             table.number(at(9, 42), 7),
             table.number(at(9, u64::MAX), 7),
             table.number(at(9, 1 << 48), 7),
+            table.number(shown(7, 42, Role::Annexed), 7),
+            table.number(shown(8, 42, Role::Annexed), 7),
+            table.number(shown(7, 43, Role::Annex), 7),
         ];
         for (n, number) in numbers.iter().enumerate() {
             assert!(number & FOREIGN != 0, "{n}");

@@ -264,6 +264,32 @@ pub(crate) fn annex_piece(name: &[u8]) -> Option<(String, AnnexKind)> {
     Some((String::from_utf8(bytes).ok()?, kind))
 }
 
+/// Reads a path below `.twintree/annex/`: the text of the key that it leads to, or so far, and what its last
+/// name is. `None`: a path that we would not have written, which no key leads to.
+pub(crate) fn annex_text(path: &[u8]) -> Option<(String, AnnexKind)> {
+    let (mut text, mut last) = (String::new(), AnnexKind::Directory);
+    for name in path.split(|byte| *byte == b'/') {
+        let (piece, kind) = annex_piece(name)?;
+        if last == AnnexKind::Body || (kind == AnnexKind::Continued && !is_full_piece(name)) {
+            return None;
+        }
+        text.push_str(&piece);
+        if kind == AnnexKind::Directory {
+            text.push('/');
+        }
+        last = kind;
+    }
+    let ours = annex(&ObjectKey::parse(&text).ok()?);
+    let (whole, above) = (ours.as_bytes(), ours.parent());
+    let is_ours = match last {
+        AnnexKind::Body => whole == path,
+        // Its last component is the empty one behind the slash.
+        AnnexKind::Directory => above.is_some_and(|above| above.as_bytes() == path),
+        AnnexKind::Continued => whole.strip_suffix(b"=f") == path.strip_suffix(b"=c"),
+    };
+    is_ours.then_some((text, last))
+}
+
 /// Names that are hidden in listings and refused everywhere, at every depth.
 #[derive(Clone, Debug)]
 pub struct HideList {
@@ -365,6 +391,38 @@ mod tests {
         assert_eq!(
             shown(&"x".repeat(401)),
             format!("{0}=c/{0}=c/x=f", "x".repeat(200))
+        );
+    }
+
+    #[test]
+    fn only_our_own_paths_of_the_annex_lead_to_keys() {
+        let led = |path: &str| annex_text(path.as_bytes());
+        let to = |text: &str, kind| Some((text.to_owned(), kind));
+        assert_eq!(led("a=d/%=d"), to("a//", AnnexKind::Directory));
+        assert_eq!(led("a=d/%=d/b=f"), to("a//b", AnnexKind::Body));
+        let full = "x".repeat(200);
+        assert_eq!(led(&format!("{full}=c")), to(&full, AnnexKind::Continued));
+        for path in [
+            "a",
+            "=f",
+            "%=f",
+            "%2e=d",
+            "%61=f",
+            "a=f/b=f",
+            "x=c",
+            "x=c/y=f",
+            ".=d",
+            ".twintree=d",
+            "%00=f",
+            "%FF=f",
+            "a=d/",
+        ] {
+            assert_eq!(led(path), None, "{path:?}");
+        }
+        assert_eq!(
+            led(&format!("{}=c/x=f", "x".repeat(195))),
+            None,
+            "cut too early"
         );
     }
 

@@ -2,8 +2,10 @@
 //! descriptors. It keeps names back, keeps records true, and knows neither FUSE nor who asks.
 //!
 //! The top shows the buckets and nothing else; below a bucket everything is the kernel's own answer, but for
-//! the names that are kept back and the xattrs that are ours. Errors are the kernel's own numbers.
+//! the names that are kept back, the annex that is shown beside them, and the xattrs that are ours. Errors are
+//! the kernel's own numbers.
 
+mod annex;
 mod attributes;
 mod dir;
 mod hold;
@@ -21,10 +23,11 @@ use rustix::io::Errno;
 use crate::path::key_text;
 use crate::{Bucket, BucketName, Changes, Inode, Moves, ObjectKey, Store, StoreError, Writing};
 
+pub use annex::{KEY_XATTR, key_of};
 pub use attributes::{NewTime, NewTimes};
 pub use dir::Entry;
 pub use hold::{Hold, Pinned};
-pub use status::Status;
+pub use status::{Role, Status};
 
 use hold::Mounts;
 
@@ -41,12 +44,16 @@ const NOT_PASSED_ON: OFlags = OFlags::APPEND
 const FOR_EXECUTION: u32 = 0x20;
 
 /// Where a name stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Level {
     /// Directly under the root: the buckets.
     Top,
-    /// In a bucket, at any depth.
+    /// Directly in a bucket: beside what lies there, its annex may be shown.
+    Bucket,
+    /// Deeper in a bucket.
     Below,
+    /// In the annex of a bucket, in the directory at this path of it. Nothing is changed there.
+    Annex(Vec<u8>),
 }
 
 /// The tree of one store, for one mount.
@@ -94,8 +101,8 @@ impl TreeView {
     }
 
     /// Is a name to be seen where it stands?
-    pub fn shows(&self, level: Level, name: &[u8]) -> bool {
-        !self.store.hide.hides(name) && (level == Level::Below || bucket_name(name).is_some())
+    fn shows(&self, level: &Level, name: &[u8]) -> bool {
+        !self.store.hide.hides(name) && (*level != Level::Top || bucket_name(name).is_some())
     }
 
     /// What lies under a name: a link itself.
@@ -104,17 +111,20 @@ impl TreeView {
     /// ENOENT for what is kept back or is no bucket, and the kernel's word.
     pub fn status_at(
         &self,
-        level: Level,
+        level: &Level,
         dir: impl AsFd,
         name: &[u8],
     ) -> rustix::io::Result<Status> {
+        if let Level::Annex(path) = level {
+            return self.status_in_annex(path, dir, name);
+        }
         if !self.shows(level, name) {
             return Err(Errno::NOENT);
         }
-        let status = status::at(dir, name)?;
-        match level == Level::Top && !status.is_directory() {
-            true => Err(Errno::NOENT),
-            false => Ok(status),
+        match status::at(&dir, name) {
+            Ok(status) if *level == Level::Top && !status.is_directory() => Err(Errno::NOENT),
+            Err(Errno::NOENT) if *level == Level::Bucket => self.status_of_annex(dir, name),
+            other => other,
         }
     }
 
@@ -136,8 +146,13 @@ impl TreeView {
         name: &[u8],
         seen: &Status,
     ) -> rustix::io::Result<Option<Hold>> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let entry = fs::openat(dir, name, flags, Mode::empty())?;
+        let entry = match seen.role {
+            Role::Annex => annex::open(dir)?,
+            Role::Native | Role::Annexed => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                fs::openat(dir, name, flags, Mode::empty())?
+            }
+        };
         if !status::of(&entry)?.is_same_inode(seen) {
             return Ok(None);
         }

@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::change::ChangeKind;
 use crate::probe::{self, daemon::ROOM};
 use crate::root::system;
 use crate::{Bucket, Result, Store, StoreError, Timestamp};
@@ -175,7 +176,15 @@ impl Bucket {
     /// What the disk says.
     fn sweep_annex(&self, age: Duration) -> Result<()> {
         match self.tree.reserved("annex", false)? {
-            Some(annex) => sweep_empty(&annex, oldest(age)),
+            Some(annex) => {
+                let mut announcement = self.announcement();
+                let swept = sweep_empty(&annex, oldest(age), |above, name| {
+                    let kind = ChangeKind::DirectoryRemoved;
+                    announcement.add(self.change(above, name, None, kind));
+                });
+                announcement.wait();
+                swept
+            }
             None => Ok(()),
         }
     }
@@ -211,9 +220,14 @@ impl Level {
     }
 }
 
-/// Removes old directories that are empty: who made them, or emptied them, died before it went on. By a
-/// stack of its own, since a key has more levels than a thread's stack has room for.
-fn sweep_empty(top: &OwnedFd, oldest: Timestamp) -> Result<()> {
+/// Removes old directories that are empty: who made them, or emptied them, died before it went on. `gone` is told
+/// the directory that held each, and its name. By a stack of its own, since a key has more levels than a thread's
+/// stack has room for.
+fn sweep_empty(
+    top: &OwnedFd,
+    oldest: Timestamp,
+    mut gone: impl FnMut(&OwnedFd, &[u8]),
+) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = top
         .try_clone()
@@ -232,7 +246,9 @@ fn sweep_empty(top: &OwnedFd, oldest: Timestamp) -> Result<()> {
             && let Some(above) = chain.last()
         {
             // rmdir is the judge of what is empty; what is not stays, and so does what cannot be removed.
-            let _ = fs::unlinkat(&above.dir, &swept.name, AtFlags::REMOVEDIR);
+            if fs::unlinkat(&above.dir, &swept.name, AtFlags::REMOVEDIR).is_ok() {
+                gone(&above.dir, swept.name.to_bytes());
+            }
         }
     }
     Ok(())
@@ -338,10 +354,15 @@ mod tests {
         }
         std::fs::write(room.path().join("a=d/kept=d/k=f"), b"x").expect("a file");
         let left = |name: &str| room.path().join(name).exists();
-        let sweep = |age| sweep_empty(&dir_of(room.path()), oldest(age));
-        sweep(Duration::from_secs(3600)).expect("swept");
+        let sweep = |age| {
+            let mut gone = Vec::new();
+            let told = |_: &OwnedFd, name: &[u8]| gone.push(name.to_vec());
+            sweep_empty(&dir_of(room.path()), oldest(age), told).expect("swept");
+            gone
+        };
+        assert!(sweep(Duration::from_secs(3600)).is_empty());
         assert!(left("a=d/b=d/c=d"), "an hour has not passed");
-        sweep(Duration::ZERO).expect("swept");
+        assert_eq!(sweep(Duration::ZERO), [&b"c=d"[..], b"b=d"]);
         assert_eq!((left("a=d/b=d"), left("a=d/kept=d/k=f")), (false, true));
     }
 
@@ -357,7 +378,7 @@ mod tests {
         }
         let top = dir_of(room.path());
         let thread = std::thread::Builder::new().stack_size(256 << 10);
-        let swept = thread.spawn(move || sweep_empty(&top, oldest(Duration::ZERO)));
+        let swept = thread.spawn(move || sweep_empty(&top, oldest(Duration::ZERO), |_, _| ()));
         swept
             .expect("a thread")
             .join()

@@ -5,10 +5,12 @@ use std::ops::ControlFlow;
 use parking_lot::Mutex;
 use rustix::fs::{self, OFlags};
 use rustix::io::Errno;
-use twintree_store::posix::Entry;
+use twintree_store::Inode;
+use twintree_store::posix::{Entry, Role};
 
 use super::{Answer, Face, Found};
 use crate::handle::OpenDirectory;
+use crate::tree::Node;
 
 impl Face {
     /// OPENDIR.
@@ -32,14 +34,13 @@ impl Face {
     ) -> Answer<()> {
         let open = self.directories.get(handle)?;
         let dir = open.dir.lock();
-        let device = open.node.inode.device;
-        self.view
-            .entries(open.node.level(), &*dir, offset, |entry| {
-                match add(self.nodes.listed_id(device, entry.inode), entry) {
-                    true => ControlFlow::Break(Ok(())),
-                    false => ControlFlow::Continue(()),
-                }
-            })
+        let level = self.nodes.level(&open.node)?;
+        self.view.entries(&level, &*dir, offset, |entry| {
+            match add(self.listed_id(&open.node, &entry), entry) {
+                true => ControlFlow::Break(Ok(())),
+                false => ControlFlow::Continue(()),
+            }
+        })
     }
 
     /// READDIRPLUS: every name with a reference, which is given back where the reply is full. `.` and `..`
@@ -52,33 +53,32 @@ impl Face {
     ) -> Answer<()> {
         let open = self.directories.get(handle)?;
         let dir = open.dir.lock();
-        let device = open.node.inode.device;
+        let level = self.nodes.level(&open.node)?;
         let mut first = true;
-        self.view
-            .entries(open.node.level(), &*dir, offset, |entry| {
-                let beginning = std::mem::take(&mut first);
-                if entry.name == b"." || entry.name == b".." {
-                    let id = self.nodes.listed_id(device, entry.inode);
-                    return match add(id, entry, None) {
-                        true => ControlFlow::Break(Ok(())),
-                        false => ControlFlow::Continue(()),
-                    };
-                }
-                let found = match self.nodes.look_up(&self.view, &open.node, entry.name) {
-                    Ok(found) => found,
-                    Err(Errno::NOENT) => return ControlFlow::Continue(()),
-                    // What came before is answered first; the next request begins here, and fails.
-                    Err(_) if !beginning => return ControlFlow::Break(Ok(())),
-                    Err(e) => return ControlFlow::Break(Err(e)),
-                };
-                match add(found.0.id, entry, Some(&found)) {
-                    true => {
-                        self.nodes.forget(found.0.id, 1);
-                        ControlFlow::Break(Ok(()))
-                    }
+        self.view.entries(&level, &*dir, offset, |entry| {
+            let beginning = std::mem::take(&mut first);
+            if entry.name == b"." || entry.name == b".." {
+                let id = self.listed_id(&open.node, &entry);
+                return match add(id, entry, None) {
+                    true => ControlFlow::Break(Ok(())),
                     false => ControlFlow::Continue(()),
+                };
+            }
+            let found = match self.nodes.look_up(&self.view, &open.node, entry.name) {
+                Ok(found) => found,
+                Err(Errno::NOENT) => return ControlFlow::Continue(()),
+                // What came before is answered first; the next request begins here, and fails.
+                Err(_) if !beginning => return ControlFlow::Break(Ok(())),
+                Err(e) => return ControlFlow::Break(Err(e)),
+            };
+            match add(found.0.id, entry, Some(&found)) {
+                true => {
+                    self.nodes.forget(found.0.id, 1);
+                    ControlFlow::Break(Ok(()))
                 }
-            })
+                false => ControlFlow::Continue(()),
+            }
+        })
     }
 
     /// FSYNCDIR.
@@ -86,5 +86,21 @@ impl Face {
         let open = self.directories.get(handle)?;
         let dir = open.dir.lock();
         fs::fsync(&*dir)
+    }
+
+    /// The number that an entry of a directory is listed with. Above an annex there is the bucket to the kernel, and
+    /// not what lies above it on disk.
+    fn listed_id(&self, directory: &Node, entry: &Entry<'_>) -> u64 {
+        let above = match (directory.role, entry.name) {
+            (Role::Native, _) => None,
+            (_, b".") => Some(directory.id),
+            (_, b"..") => self.nodes.parent_of(directory),
+            _ => None,
+        };
+        let inode = Inode {
+            device: directory.inode.device,
+            inode: entry.inode,
+        };
+        above.unwrap_or_else(|| self.nodes.listed_id(inode, entry.role))
     }
 }

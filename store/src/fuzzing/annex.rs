@@ -6,12 +6,26 @@ use crate::list::read::is_canonical;
 use crate::name::{ObjectKey, RESERVED};
 use crate::path::{self, AnnexKind};
 
-/// A key's place and back; then a name that a person put there.
+/// A key's place and back; then a name, and a path, that a person put there.
 pub fn annex(data: &[u8]) {
     if let Ok(key) = ObjectKey::parse(&String::from_utf8_lossy(data)) {
         comes_back(&key);
     }
     found(data);
+    led_to(data);
+}
+
+/// What the mount takes for the path of a key is that key's own, or the way to it.
+fn led_to(path: &[u8]) {
+    let Some((text, kind)) = path::annex_text(path) else {
+        return;
+    };
+    let ours = path::annex(&ObjectKey::parse(&text).expect("a key, or what keys begin with"));
+    match kind {
+        AnnexKind::Body => assert_eq!(ours.as_bytes(), path),
+        AnnexKind::Directory => assert_eq!(ours.as_bytes(), [path, b"/%=f"].concat()),
+        AnnexKind::Continued => assert_eq!(ours.as_bytes().len(), path.len()),
+    }
 }
 
 fn comes_back(key: &ObjectKey) {
@@ -33,6 +47,8 @@ fn comes_back(key: &ObjectKey) {
         kinds.push(kind);
     }
     assert_eq!(text, key.as_str());
+    let whole = (key.to_string(), AnnexKind::Body);
+    assert_eq!(path::annex_text(path.as_bytes()), Some(whole));
     let body = kinds.pop();
     assert_eq!(body, Some(AnnexKind::Body));
     assert!(!kinds.contains(&AnnexKind::Body));

@@ -7,10 +7,12 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{self, FileType, RawDir, SeekFrom};
 
-use super::{Level, TreeView, status};
+use super::{Level, Role, TreeView, status};
 
 /// Bytes asked of getdents64 at once: about what one answer to the kernel holds.
 const BUFFER: usize = 8 << 10;
+/// The offset behind an annex, which comes last: no filesystem's own (ext4 ends with the number above it).
+const BEHIND_ANNEX: u64 = i64::MAX as u64 - 1;
 
 /// One name.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,8 @@ pub struct Entry<'a> {
     pub name: &'a [u8],
     /// Inode number.
     pub inode: u64,
+    /// As what it is shown.
+    pub role: Role,
     /// Type.
     pub kind: FileType,
     /// Where reading goes on behind it.
@@ -32,11 +36,14 @@ impl TreeView {
     /// The kernel's word, or what `each` breaks with.
     pub fn entries<E: From<rustix::io::Errno>>(
         &self,
-        level: Level,
+        level: &Level,
         dir: impl AsFd,
         offset: u64,
         mut each: impl FnMut(Entry<'_>) -> ControlFlow<Result<(), E>>,
     ) -> Result<(), E> {
+        if offset == BEHIND_ANNEX {
+            return Ok(());
+        }
         fs::seek(&dir, SeekFrom::Start(offset))?;
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut names = RawDir::new(&dir, &mut buffer);
@@ -49,16 +56,34 @@ impl TreeView {
             let name = entry.file_name().to_bytes();
             let dots = name == b"." || name == b"..";
             let kind = entry.file_type();
-            if !dots && !self.shows(level, name)
-                || level == Level::Top && !self.is_directory(&dir, name, kind)
-            {
+            if !dots && !self.lists(level, &dir, name, kind) {
                 continue;
             }
             let entry = Entry {
                 name,
                 inode: entry.ino(),
+                role: match level {
+                    Level::Annex(_) => Role::Annexed,
+                    Level::Top | Level::Bucket | Level::Below => Role::Native,
+                },
                 kind,
                 next: entry.next_entry_cookie(),
+            };
+            if let ControlFlow::Break(outcome) = each(entry) {
+                return outcome;
+            }
+        }
+        let annex = match level {
+            Level::Bucket => self.shown_annex(&dir)?,
+            Level::Top | Level::Below | Level::Annex(_) => None,
+        };
+        if let Some((name, status)) = annex {
+            let entry = Entry {
+                name: name.as_bytes(),
+                inode: status.inode.inode,
+                role: status.role,
+                kind: FileType::Directory,
+                next: BEHIND_ANNEX,
             };
             if let ControlFlow::Break(outcome) = each(entry) {
                 return outcome;
@@ -67,10 +92,17 @@ impl TreeView {
         Ok(())
     }
 
-    fn is_directory(&self, dir: impl AsFd, name: &[u8], kind: FileType) -> bool {
-        match kind {
-            FileType::Unknown => status::at(dir, name).is_ok_and(|status| status.is_directory()),
-            kind => kind == FileType::Directory,
+    fn lists(&self, level: &Level, dir: impl AsFd, name: &[u8], kind: FileType) -> bool {
+        let kind = || match kind {
+            FileType::Unknown => status::at(&dir, name).map_or(kind, |status| status.kind()),
+            known => known,
+        };
+        match level {
+            Level::Top => self.shows(level, name) && kind() == FileType::Directory,
+            Level::Bucket | Level::Below => self.shows(level, name),
+            Level::Annex(path) => self
+                .kind_in_annex(path, name)
+                .is_some_and(|wanted| kind() == wanted),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Names in the mount: made, linked, renamed, removed.
+//! Names in the mount: made, linked, renamed, removed. In an annex none is, and its own name stays.
 
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,18 +6,37 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
-use super::{Level, TreeView, bucket_name, number, passed_on, proc_path, status};
+use super::{Level, Role, TreeView, annex, bucket_name, number, passed_on, proc_path, status};
 use crate::{BucketName, BucketSettings, Moves};
 
 impl TreeView {
-    /// Refuses to make a name that is kept back, or no bucket's.
+    /// Refuses to make a name that is kept back, or no bucket's, or in an annex.
     ///
     /// # Errors
-    /// EPERM.
-    fn check_new(&self, level: Level, name: &[u8]) -> rustix::io::Result<()> {
+    /// EPERM, EROFS.
+    fn check_new(&self, level: &Level, name: &[u8]) -> rustix::io::Result<()> {
         match level {
-            Level::Below if !self.store.hide.hides(name) => Ok(()),
-            Level::Below | Level::Top => Err(Errno::PERM),
+            Level::Annex(_) => Err(Errno::ROFS),
+            Level::Bucket | Level::Below if !self.store.hide.hides(name) => Ok(()),
+            Level::Bucket | Level::Below | Level::Top => Err(Errno::PERM),
+        }
+    }
+
+    /// Refuses to take away what is kept back, and what an annex is or holds.
+    ///
+    /// # Errors
+    /// ENOENT, EROFS.
+    fn check_old(&self, level: &Level, dir: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
+        match level {
+            Level::Annex(_) => Err(Errno::ROFS),
+            _ if !self.shows(level, name) => Err(Errno::NOENT),
+            Level::Bucket if annex::may_be_called(name) => {
+                match self.status_at(level, dir, name) {
+                    Ok(status) if status.role == Role::Annex => Err(Errno::ROFS),
+                    _ => Ok(()), // what is wrong with it, the call itself says
+                }
+            }
+            Level::Top | Level::Bucket | Level::Below => Ok(()),
         }
     }
 
@@ -27,7 +46,7 @@ impl TreeView {
     /// EPERM for names that are kept back, and the kernel's word.
     pub fn create(
         &self,
-        level: Level,
+        level: &Level,
         dir: impl AsFd,
         name: &[u8],
         flags: u32,
@@ -50,13 +69,13 @@ impl TreeView {
     /// EPERM for names that are kept back or no bucket's, and the kernel's word.
     pub fn make_directory(
         &self,
-        level: Level,
+        level: &Level,
         dir: impl AsFd,
         name: &[u8],
         mode: u32,
         owner: (u32, u32),
     ) -> rustix::io::Result<()> {
-        if level == Level::Below {
+        if *level != Level::Top {
             self.check_new(level, name)?;
             return fs::mkdirat(dir, name, Mode::from_raw_mode(mode));
         }
@@ -80,7 +99,7 @@ impl TreeView {
     /// As [`TreeView::create`].
     pub fn make_node(
         &self,
-        level: Level,
+        level: &Level,
         dir: impl AsFd,
         name: &[u8],
         mode: u32,
@@ -97,7 +116,7 @@ impl TreeView {
     /// As [`TreeView::create`].
     pub fn make_symlink(
         &self,
-        level: Level,
+        level: &Level,
         dir: impl AsFd,
         name: &[u8],
         target: &[u8],
@@ -112,7 +131,7 @@ impl TreeView {
     /// As [`TreeView::create`].
     pub fn link(
         &self,
-        level: Level,
+        level: &Level,
         file: impl AsFd,
         dir: impl AsFd,
         name: &[u8],
@@ -137,25 +156,29 @@ impl TreeView {
     /// come to the top or leave it.
     ///
     /// # Errors
-    /// EPERM for names that are kept back and moves from or to the top, and the kernel's word.
+    /// EPERM for names that are kept back and moves from or to the top, EROFS for what an annex is or holds, and
+    /// the kernel's word.
     pub fn rename(
         &self,
-        from: (Level, BorrowedFd<'_>, &[u8]),
-        to: (Level, BorrowedFd<'_>, &[u8]),
+        from: (&Level, BorrowedFd<'_>, &[u8]),
+        to: (&Level, BorrowedFd<'_>, &[u8]),
         flags: u32,
     ) -> rustix::io::Result<()> {
         let flags = RenameFlags::from_bits_retain(flags);
         match (from.0, to.0) {
-            (Level::Below, Level::Below) => {
-                self.check_new(to.0, to.2)?;
-                self.check_new(from.0, from.2)?;
-            }
-            (Level::Top, Level::Top) if self.shows(Level::Top, from.2) => {
+            (Level::Annex(_), _) | (_, Level::Annex(_)) => return Err(Errno::ROFS),
+            (Level::Top, Level::Top) if self.shows(from.0, from.2) => {
                 new_bucket_name(to.2)
-                    .filter(|_| self.shows(Level::Top, to.2))
+                    .filter(|_| self.shows(to.0, to.2))
                     .ok_or(Errno::PERM)?;
             }
-            _ => return Err(Errno::PERM),
+            (Level::Top, _) | (_, Level::Top) => return Err(Errno::PERM),
+            _ => {
+                for (level, dir, name) in [to, from] {
+                    self.check_new(level, name)?;
+                    self.check_old(level, dir, name)?;
+                }
+            }
         }
         let rename = || fs::renameat_with(from.1, from.2, to.1, to.2, flags);
         let look = |dir, name| {
@@ -181,12 +204,15 @@ impl TreeView {
     /// Removes a name that is no directory's.
     ///
     /// # Errors
-    /// ENOENT for what is kept back, EPERM at the top, and the kernel's word.
-    pub fn remove_file(&self, level: Level, dir: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
-        if !self.shows(level, name) {
-            return Err(Errno::NOENT);
-        }
-        if level == Level::Top {
+    /// ENOENT for what is kept back, EPERM at the top, EROFS in an annex, and the kernel's word.
+    pub fn remove_file(
+        &self,
+        level: &Level,
+        dir: impl AsFd,
+        name: &[u8],
+    ) -> rustix::io::Result<()> {
+        self.check_old(level, &dir, name)?;
+        if *level == Level::Top {
             return Err(Errno::ISDIR);
         }
         let remove = || fs::unlinkat(&dir, name, AtFlags::empty());
@@ -203,23 +229,21 @@ impl TreeView {
     /// Removes an empty directory; at the top a bucket that holds no object.
     ///
     /// # Errors
-    /// ENOENT for what is kept back, ENOTEMPTY, and the kernel's word.
+    /// ENOENT for what is kept back, ENOTEMPTY, EROFS for an annex and in it, and the kernel's word.
     pub fn remove_directory(
         &self,
-        level: Level,
+        level: &Level,
         dir: impl AsFd,
         name: &[u8],
     ) -> rustix::io::Result<()> {
-        if !self.shows(level, name) {
-            return Err(Errno::NOENT);
-        }
-        if level == Level::Below {
+        self.check_old(level, &dir, name)?;
+        if *level != Level::Top {
             return fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
         }
         // S3 takes a person's empty directories with the bucket; rmdir(2) does not.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let top = fs::openat(&dir, name, flags, Mode::empty())?;
-        self.entries(Level::Below, top, 0, |entry| match entry.name {
+        self.entries(&Level::Below, top, 0, |entry| match entry.name {
             b"." | b".." => ControlFlow::Continue(()),
             _ => ControlFlow::Break(Err(Errno::NOTEMPTY)),
         })?;

@@ -6,11 +6,24 @@ use rustix::fs::{self, AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
 
 use crate::Inode;
 
+/// As what an inode is shown: one that had two roles would be two files to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// As what it is.
+    Native,
+    /// As the directory `.annex/` of a bucket.
+    Annex,
+    /// As part of an annex.
+    Annexed,
+}
+
 /// A file's status.
 #[derive(Clone, Copy, Debug)]
 pub struct Status {
     /// Device and inode.
     pub inode: Inode,
+    /// As what it is shown under the name that was looked at.
+    pub role: Role,
     /// When it was made; what tells an inode from the next one of its number. Zero where nobody knows.
     pub born: (i64, u32),
     /// Type and permissions, as in `st_mode`.
@@ -79,6 +92,7 @@ fn status(stat: &Statx) -> Status {
             device: fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
             inode: stat.stx_ino,
         },
+        role: Role::Native,
         born: if knows_birth {
             time(stat.stx_btime)
         } else {
