@@ -5,35 +5,23 @@ import errno
 import hashlib
 import os
 import re
-import subprocess
 
 from . import s3, server
+from .mountpoint import is_mounted, unmount
 
 BUCKET = "bucket-one"
 SECOND = "bucket-two"
 
 
-def is_mounted(path):
-    """Whether a FUSE mount, alive or dead, stands at this path."""
-    with open("/proc/self/mounts") as table:
-        return any(line.split(" ")[1] == str(path) and line.split(" ")[2].startswith("fuse") for line in table)
-
-
-def unmount(path):
-    """Takes a mount off that its daemon left; a clean end leaves none."""
-    if is_mounted(path):
-        subprocess.run(["umount", "-l", str(path)], check=True)
-
-
 class Faces:
     """The three places where one object is seen: `client` (S3), `mount` (POSIX), `disk` (the directory itself)."""
 
-    def __init__(self, folder, *flags, environment=None):
+    def __init__(self, folder, *flags, environment=None, buckets=(BUCKET, SECOND)):
         self.disk = folder / "tree"
         self.mount = folder / "mount"
         for path in (self.disk, self.mount):
             path.mkdir(exist_ok=True)
-        for name in (BUCKET, SECOND):
+        for name in buckets:
             (self.disk / name).mkdir(exist_ok=True)
         self.daemon = server.Daemon(self.disk, folder / "daemon", "--mount", self.mount, *flags, environment=environment)
 
