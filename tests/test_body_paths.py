@@ -2,7 +2,8 @@
 
 The rule (ARCHITECTURE, "The way of a request"): up to 64 KiB are answered in memory where the page cache has them;
 more goes by sendfile in the clear, by copies that do not wait over TLS and HTTP/2; whatever would wait is read by a
-thread that may wait. What has no body has no path.
+thread that may wait. What has no body has no path. Beside a mount nothing goes by sendfile under a recorded ETag, because a
+writer there could still change the pages that are queued.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ def expected_path(way, length, warm):
         return "-"
     if length <= INLINE:
         return "inline" if warm else "blocking"
-    if way == "http":
+    if way == "http" and not server.BESIDE:
         return "sendfile"
     return "nowait" if warm else "blocking"
 

@@ -337,7 +337,8 @@ def unprivileged(daemon):
 
         def start(*flags):
             one = server.Daemon(root, pathlib.Path(folder) / "daemon", "--state-dir", home, *flags,
-                                wrapper=["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"])
+                                wrapper=["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"],
+                                beside=False)  # /dev/fuse is root's
             one.binary = binary
             started.append(one)
             return one.start()

@@ -1,4 +1,8 @@
-"""The daemon under test, as a process: started on free ports, awaited, stopped, restarted."""
+"""The daemon under test, as a process: started on free ports, awaited, stopped, restarted.
+
+TWINTREE_SUITES_MOUNT=plain or =passthrough: each daemon mounts its buckets as well, in a folder of its own, whatever
+its suite is about; what it answers by S3 must be the same.
+"""
 
 import os
 import pathlib
@@ -8,18 +12,22 @@ import subprocess
 import threading
 import time
 
+from . import mountpoint
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("TWINTREE_BIN") or str(ROOT / "target" / "debug" / "twintree")
 ACCESS_KEY = "TESTKEY0000000000001"
 SECRET_KEY = "test/secret+key/with+all/the+awkward=characters"
 START_SECONDS = 20
 STOP_SECONDS = 20
+BESIDE = os.environ.get("TWINTREE_SUITES_MOUNT")
+"""How each daemon mounts its buckets; None: only where its suite asks for it."""
 
 
 class Daemon:
     """One `twintree serve`. `url` is its first listener's address, `urls` are all of them."""
 
-    def __init__(self, root, folder, *flags, listen=("127.0.0.1:0",), environment=None, keys=True, wrapper=()):
+    def __init__(self, root, folder, *flags, listen=("127.0.0.1:0",), environment=None, keys=True, wrapper=(), beside=True):
         self.root = pathlib.Path(root)
         self.folder = pathlib.Path(folder)
         self.state = self.folder / "state"
@@ -30,6 +38,8 @@ class Daemon:
         self.binary = BINARY
         self._listen = list(listen)
         self._flags = [str(flag) for flag in flags]
+        self.beside = self.folder / "mount" if BESIDE and beside and "--mount" not in self._flags else None
+        """Where it mounts its buckets beside a suite that is about something else; `beside=False`: it may not."""
         self._wrapper = [str(word) for word in wrapper]
         self._environment = dict(environment or {})
         if keys:
@@ -55,12 +65,16 @@ class Daemon:
             words += ["--listen", address]
         if "--state-dir" not in self._flags:
             words += ["--state-dir", str(self.state)]
+        if self.beside:
+            words += ["--mount", str(self.beside), "--mount-mode", BESIDE]
         return words + self._flags
 
     def start(self):
         """Starts it and waits until every listener has said that it listens."""
         self.folder.mkdir(exist_ok=True)
         self.state.mkdir(exist_ok=True)
+        if self.beside and not mountpoint.is_mounted(self.beside):
+            self.beside.mkdir(exist_ok=True)
         variables = {name: value for name, value in os.environ.items() if not name.startswith("TWINTREE_")}
         variables.setdefault("RUST_LOG", "info")
         variables.update(self._environment)
@@ -114,6 +128,7 @@ class Daemon:
             self.kill()
             raise AssertionError(f"did not end within {STOP_SECONDS} s of SIGTERM: {self.words()}") from None
         assert code == 0, f"SIGTERM ended it with {code}: {self.words()}"
+        assert not self.beside or not mountpoint.is_mounted(self.beside), f"SIGTERM left the mount behind: {self.words()}"
 
     def kill(self):
         """SIGKILL, and waits."""
@@ -121,6 +136,8 @@ class Daemon:
             self.process.kill()
         if self.process is not None:
             self.process.wait()
+        if self.beside:
+            mountpoint.unmount(self.beside)
 
     def restart(self):
         """Stops it and starts it again on the same tree; the port changes."""
