@@ -12,13 +12,12 @@ import random
 import re
 import stat
 
-from . import reference, server, wire
+from . import annex, reference, server, wire
 from .actors import META, NAMES, Actors, check, number
 
 LIST = re.compile(r"<Contents><Key>(.*?)</Key>.*?<ETag>(?:&quot;|\")(.*?)(?:&quot;|\")</ETag>.*?<Size>(\d+)</Size>.*?</Contents>", re.S)
 PREFIXES = re.compile(r"<CommonPrefixes><Prefix>(.*?)</Prefix></CommonPrefixes>")
 RESERVED = ".twintree"
-ANNEX = ".annex"
 
 
 def walk(top):
@@ -182,8 +181,8 @@ class Looks(Actors):
         expected = {*self.model.files, *self.model.dirs}
         on_disk = walk(self.both.disk)
         in_mount = walk(self.both.mount)
-        self.look_at_annex({path for path in in_mount if path.split("/")[1:2] == [ANNEX]})
-        in_mount = {path: status for path, status in in_mount.items() if path.split("/")[1:2] != [ANNEX]}
+        self.look_at_annex({path for path in in_mount if path.split("/")[1:2] == [annex.TOP]})
+        in_mount = {path: status for path, status in in_mount.items() if path.split("/")[1:2] != [annex.TOP]}
         for face, found in (("on disk", on_disk), ("in the mount", in_mount)):
             lacking, beyond = sorted(expected - set(found)), sorted(set(found) - expected)
             check(not lacking and not beyond, f"{face}: lacking {lacking}, beyond {beyond}")
@@ -195,7 +194,7 @@ class Looks(Actors):
                 self.look_at_none(path, rng)
 
     def look_at_annex(self, shown):
-        expected = self.model.annexed() if shown else {}
+        expected = self.model.annexed()
         check(shown == set(expected), f"the annex shows {sorted(shown)}, not {sorted(expected)}")
         for path, body in expected.items():
             if body:

@@ -9,6 +9,8 @@ import errno
 import hashlib
 import re
 
+from . import annex
+
 SURE = "the MD5"
 EITHER = "the MD5 or a derived one, and a condition may name the MD5"
 LOOSE = "the MD5 or a derived one"
@@ -178,9 +180,8 @@ class Model:
         """What the mount shows of the annexes: paths, each with its body, or None for a folder."""
         found = {}
         for (bucket, key), body in self.annex.items():
-            *folders, last = [{"": "%", ".": "%2E", "..": "%2E%2E"}.get(name, name) for name in key.split("/")]
-            way = [bucket, ".annex", *(name + "=d" for name in folders)]
-            found |= {"/".join(way[:length]): None for length in range(2, len(way) + 1)} | {"/".join([*way, last + "=f"]): body}
+            path = f"{bucket}/{annex.TOP}/{annex.place(key)}"
+            found |= dict.fromkeys(above(path)[1:]) | {path: body}
         return found
 
     # What S3 does.
