@@ -12,6 +12,7 @@ use rustix::fs::Mode;
 const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_DAC_READ_SEARCH: u32 = 2;
 const CAP_FSETID: u32 = 4;
+const CAP_SYS_RESOURCE: u32 = 24;
 /// _LINUX_CAPABILITY_VERSION_3.
 const VERSION: u32 = 0x2008_0522;
 
@@ -20,8 +21,9 @@ thread_local! {
 }
 
 /// Prepares the thread that a request came to, once: with KILLPRIV_V2 it is the backing file system that
-/// clears set-id bits when somebody writes, and it does not where the writer has CAP_FSETID; and each caller's
-/// umask is set while something is made for him, which other threads (and S3) must not see.
+/// clears set-id bits when somebody writes, and it does not where the writer has CAP_FSETID; with CAP_SYS_RESOURCE
+/// nobody's quota would hold in the mount; and each caller's umask is set while something is made for him, which
+/// other threads (and S3) must not see.
 pub fn prepare_thread() {
     if PREPARED.get() {
         return;
@@ -37,6 +39,7 @@ pub fn prepare_thread() {
         );
     }
     change(CAP_FSETID, false);
+    change(CAP_SYS_RESOURCE, false);
 }
 
 /// Who asks for something to be made.
@@ -46,6 +49,8 @@ pub struct Caller {
     pub ids: (u32, u32),
     /// What he does not want to be permitted.
     pub umask: u32,
+    /// The thread that asks.
+    pub thread: u32,
 }
 
 impl Caller {
@@ -54,7 +59,22 @@ impl Caller {
         Self {
             ids: (request.uid(), request.gid()),
             umask: umask & 0o777,
+            thread: request.pid(),
         }
+    }
+
+    /// Is he of a group, or above all of them? Requests do not carry supplementary groups: while it asks, the
+    /// kernel knows the thread's.
+    pub fn is_in(self, group: u32) -> bool {
+        let (user, own) = self.ids;
+        let more = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.thread)).ok()?;
+            let groups = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Groups:"))?;
+            Some(groups.split_whitespace().any(|id| id.parse() == Ok(group)))
+        };
+        user == 0 || own == group || more().unwrap_or(false)
     }
 }
 

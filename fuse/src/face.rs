@@ -22,6 +22,9 @@ use crate::tree::{Handles, Node, Nodes};
 /// The most that one copy_file_range answers: its reply has 32 bits.
 const MAX_COPY: u64 = u32::MAX as u64 & !4095;
 
+/// The xattr that holds a file's access ACL.
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -452,10 +455,21 @@ impl Face {
     }
 
     /// SETXATTR.
-    pub fn set_xattr(&self, id: u64, name: &[u8], value: &[u8], flags: i32) -> Answer<()> {
+    pub fn set_xattr(
+        &self,
+        caller: Caller,
+        id: u64,
+        (name, value): (&[u8], &[u8]),
+        flags: i32,
+    ) -> Answer<()> {
         let file = self.nodes.pin_by_name(&self.view, &*self.changeable(id)?)?;
         let flags = flags.cast_unsigned();
-        self.view.set_xattr(file, name, value, flags)
+        let set = || self.view.set_xattr(&file, name, value, flags);
+        // With an access ACL comes a mode, as by chmod(2): it keeps a set-group-id bit for the group's own.
+        match name == ACCESS_ACL && caller.is_in(self.view.status(&file)?.group) {
+            true => creds::keeping_set_ids(set),
+            false => set(),
+        }
     }
 
     /// REMOVEXATTR.

@@ -98,6 +98,7 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_NO_EXPORT_SUPPORT,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_DONT_MASK,
+            InitFlags::FUSE_POSIX_ACL,
         ];
         for flag in wanted {
             if config.add_capabilities(flag).is_err() {
@@ -468,7 +469,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -476,7 +477,9 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let set = self.face.set_xattr(node.0, name.as_bytes(), value, flags);
+        prepare_thread();
+        let (caller, named) = (Caller::of(request, 0), (name.as_bytes(), value));
+        let set = self.face.set_xattr(caller, node.0, named, flags);
         Self::empty(set, reply);
     }
 

@@ -73,7 +73,7 @@ def remove(folder):
 class Mount:
     """A small file system of its own, made for one test. Skips the test where mounting is not allowed."""
 
-    def __init__(self, folder, kind, megabytes, *, inodes=None, options=""):
+    def __init__(self, folder, kind, megabytes, *, inodes=None, options="", reserved=0):
         self.folder = folder
         self.image = None
         folder.mkdir(exist_ok=True)
@@ -86,7 +86,7 @@ class Mount:
                 image.truncate(megabytes << 20)
             made = ["-b", "1024", "-I", "128"] if kind == "ext4-small-inodes" else ["-b", "4096", "-I", "256"]
             made += ["-N", str(inodes)] if inodes else []
-            subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", *made, str(self.image)],
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", str(reserved), *made, str(self.image)],
                            check=True, capture_output=True)
             command = ["mount", "-o", ",".join(["loop", options] if options else ["loop"]), str(self.image), str(folder)]
         elif kind in ("xfs", "btrfs"):  # neither is made smaller than some hundred megabytes; the image is sparse
