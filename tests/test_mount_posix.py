@@ -8,12 +8,16 @@ import ctypes
 import errno
 import hashlib
 import json
+import mmap
 import os
 import stat
+import subprocess
+import sys
+import tempfile
 import urllib.parse
 
 import pytest
-from lib import faces, s3, tables
+from lib import faces, s3, server, tables, trace, tree as trees
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="a mount of this suite needs root and /dev/fuse")
 
@@ -314,7 +318,205 @@ def test_a_file_that_is_open_for_writing_answers_no_recorded_etag(both, random):
     assert while_open != hashlib.md5(body).hexdigest() and while_open.endswith("-1")
 
 
+# --- who is in it ---
+
+
+class Inside:
+    """A process whose working directory lies in the mount, and what it holds of its path."""
+
+    def __init__(self, folder):
+        program = ("import os, sys\nos.chdir(sys.argv[1])\nprint(flush=True)\nfor _ in sys.stdin:\n"
+                   "    try:\n        print(os.getcwd(), flush=True)\n    except OSError as error:\n        print(error, flush=True)\n")
+        self.process = subprocess.Popen([sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process.stdout.readline()
+
+    def where(self):
+        print(file=self.process.stdin, flush=True)
+        return self.process.stdout.readline().strip()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(20)
+        self.process.stdout.close()
+
+
+def heard(both):
+    """Waits until the watcher has dealt with all that was done until now: with a change that comes after it."""
+    name = f"sentinel-{len(os.listdir(both.on('disk', '')))}"
+    both.on("disk", name).write_bytes(b"one")
+    assert both.on("mount", name).stat().st_size == 3
+    both.on("disk", name).write_bytes(b"another")
+    server.wait_until(lambda: both.on("mount", name).stat().st_size == 7, "the watcher has told of a direct change")
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """A mount that shows what is done directly when it is told, and not before."""
+    with faces.Faces(tmp_path, "--mount-ttl", "3600s") as both:
+        server.wait_until(lambda: both.said("(heard of at once)"), "the watcher says what it watches")
+        yield both
+
+
+def test_a_folder_that_somebody_is_in_keeps_its_path_whatever_s3_puts_into_it(watched):
+    folder = watched.on("mount", "outer/inner")
+    folder.mkdir(parents=True)
+    heard(watched)
+    with Inside(folder) as process:
+        for key in ("outer/inner/new/folder/object", "outer/inner/object", "outer/inner/", "outer/beside/object", "outer/"):
+            watched.client.put_object(Bucket=faces.BUCKET, Key=key, Body=b"")
+            assert process.where() == str(folder), key
+            heard(watched)
+            assert process.where() == str(folder), f"{key}, when the watcher had told of it"
+
+
+def test_what_was_just_made_or_moved_keeps_its_path_when_the_watcher_tells_of_it(watched):
+    folder = watched.on("mount", "folder")
+    folder.mkdir()
+    with Inside(folder) as process, open(folder / "file", "wb") as file:
+        heard(watched)
+        assert process.where() == str(folder)
+        assert os.readlink(f"/proc/self/fd/{file.fileno()}") == str(folder / "file")
+        moved = watched.on("mount", "moved")
+        os.rename(folder, moved)
+        os.rename(moved / "file", moved / "other")
+        heard(watched)
+        assert process.where() == str(moved)
+        assert os.readlink(f"/proc/self/fd/{file.fileno()}") == str(moved / "other")
+    watched.client.put_object(Bucket=faces.BUCKET, Key="moved/other", Body=b"of S3")
+    assert (moved / "other").read_bytes() == b"of S3"
+
+
+# --- what POSIX says of the whole ---
+
+
+def test_a_mapping_is_shared_between_processes_without_a_sync(both):
+    path = written(both.on("mount", "file"), b"old" + bytes(8189))
+    program = "import mmap, sys\nwith open(sys.argv[1], 'r+b') as file, mmap.mmap(file.fileno(), 0) as pages:\n    pages[:3] = b'new'\n"
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as pages:
+        assert pages[:3] == b"old"
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+        assert pages[:3] == b"new"
+        file.seek(0)
+        assert file.read(3) == b"new"
+
+
+def test_what_is_written_is_below_at_once_and_kept_back_by_no_cache(both, random):
+    body = random.bytes(20_000)
+    with open(both.on("mount", "file"), "wb", buffering=0) as file:
+        file.write(body)
+        assert both.on("disk", "file").read_bytes() == body
+        assert s3.body(both.client, faces.BUCKET, "file") == body
+
+
+@pytest.mark.parametrize("mode, used, why", [("auto", "passthrough", "allow it"), ("plain", "plain", "asked for")])
+def test_the_log_says_how_files_are_read_and_written_and_it_is_true(tmp_path, random, mode, used, why):
+    with faces.Faces(tmp_path, "--mount-mode", mode) as both:
+        written(both.on("mount", "file"), random.bytes(5000)).read_bytes()
+        assert both.said(r"reading_and_writing=\W*(\w+)") == used and why in both.said(r"because=(.*)")
+    assert int(both.said(r"opened_in_passthrough=(\d+)")) == (2 if used == "passthrough" else 0)
+
+
+def test_a_store_into_a_mapping_moves_the_time_that_stat_shows(tmp_path, random):
+    """In passthrough nobody tells the kernel of it: so it must not keep what it knows of a file that is open for writing."""
+    with faces.Faces(tmp_path, "--mount-ttl", "3600s", "--watch", "off") as both:
+        path = written(both.on("mount", "file"), random.bytes(8192))
+        os.utime(path, ns=(1, 1))
+        with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as pages:
+            assert os.stat(path).st_mtime_ns == 1
+            pages[0] ^= 1
+            assert os.stat(path).st_mtime_ns == both.on("disk", "file").stat().st_mtime_ns > 1
+
+
+def test_folders_are_exchanged_also_across_buckets(both, random):
+    bodies = {key: random.bytes(1000) for key in ("one/inner/file", "two/file")}
+    for key, body in bodies.items():
+        both.client.put_object(Bucket=faces.BUCKET, Key=key, Body=body)
+    with open(both.on("mount", "one/inner/file"), "r+b"):
+        rename(both.on("mount", "one"), both.on("mount", "two"), EXCHANGE)
+        assert s3.etag(both.client, faces.BUCKET, "two/inner/file").endswith("-1"), "it is still open for writing"
+    rename(both.on("mount", "one"), both.on("mount", "there", faces.SECOND), NOREPLACE)
+    both.on("mount", "more").mkdir()
+    rename(both.on("mount", "more"), both.on("mount", "there", faces.SECOND), EXCHANGE)
+    for face in ("mount", "disk"):
+        assert both.on(face, "two/inner/file").read_bytes() == bodies["one/inner/file"]
+        assert both.on(face, "more/file").read_bytes() == bodies["two/file"]
+        assert os.listdir(both.on(face, "there", faces.SECOND)) == []
+    assert etag(both, "more/file") == hashlib.md5(bodies["two/file"]).hexdigest()
+    assert sorted(s3.listed(both.client, faces.BUCKET)) == ["more/file", "two/inner/file"]
+
+
+def test_a_bucket_gets_another_name_with_all_that_is_in_it(plain, random):
+    body, _ = sealed(plain, random)
+    with refused(errno.EPERM):
+        os.rename(plain.mount / faces.BUCKET, plain.mount / "No Bucket")
+    with refused(errno.ENOTEMPTY):
+        os.rename(plain.mount / faces.SECOND, plain.mount / faces.BUCKET)
+    os.rename(plain.mount / faces.BUCKET, plain.mount / "bucket-new")
+    assert [bucket["Name"] for bucket in plain.client.list_buckets()["Buckets"]] == ["bucket-new", faces.SECOND]
+    assert s3.etag(plain.client, "bucket-new", "object") == hashlib.md5(body).hexdigest()
+    s3.refused(404, "NoSuchBucket", plain.client.list_objects_v2, Bucket=faces.BUCKET)
+    plain.client.put_object(Bucket="bucket-new", Key="more", Body=b"more")
+    assert sorted(os.listdir(plain.mount / "bucket-new")) == ["more", "object"]
+
+
+def test_the_room_that_is_left_is_that_of_the_disk_below(tmp_path):
+    with trees.Mount(tmp_path / "tree", "tmpfs", 8), faces.Faces(tmp_path, "--mount-mode", "plain") as both:
+        written(both.on("mount", "file"), b"x" * 100_000)
+        for path in ("", faces.BUCKET, f"{faces.BUCKET}/file"):
+            above, below = os.statvfs(both.mount / path), os.statvfs(both.disk / path)
+            for name in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_namemax"):
+                assert getattr(above, name) == getattr(below, name), (path, name)
+
+
+def test_a_file_without_a_name_is_refused_in_a_way_that_programs_know(plain):
+    with refused(errno.EOPNOTSUPP):
+        os.open(plain.on("mount", ""), os.O_TMPFILE | os.O_RDWR)
+    with tempfile.TemporaryFile(dir=plain.on("mount", "")) as file:
+        file.write(b"1")
+    assert os.listdir(plain.on("mount", "")) == []
+
+
+def test_the_kernel_checks_who_may_and_takes_no_set_user_id_program_or_device_from_it(plain):
+    with open("/proc/self/mounts") as table:
+        options = next(line.split()[3].split(",") for line in table if line.split()[1] == str(plain.mount))
+    assert {"nosuid", "nodev", "default_permissions"} <= set(options) and "allow_other" not in options
+
+
+def test_syncs_reach_the_disk(both, tmp_path, random):
+    """A daemon's end proves nothing about them: the page cache outlives it. So the kernel is asked what it was asked."""
+    folder = both.on("mount", "folder")
+    folder.mkdir()
+    with open(folder / "file", "wb", buffering=0) as file, trace.Trace(both.daemon, tmp_path / "strace", calls="fsync,fdatasync") as traced:
+        file.write(random.bytes(5000))
+        os.fdatasync(file.fileno())
+        os.fsync(file.fileno())
+        place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(place)
+        os.close(place)
+    asked = [(event.name, name) for event in traced.events for name in ("folder/file", "folder") if f"/{name}>" in event.words]
+    assert asked == [("fdatasync", "folder/file"), ("fsync", "folder/file"), ("fsync", "folder")]
+
+
 # --- numbers that are used again ---
+
+
+def test_numbers_are_listed_as_they_are_looked_at_also_in_filesystems_below(tmp_path):
+    """More names than one answer holds: what comes after the first is listed without being looked up."""
+    both = faces.Faces(tmp_path, "--mount-mode", "plain")
+    with trees.Mount(both.on("disk", "one"), "tmpfs", 8), trees.Mount(both.on("disk", "two"), "tmpfs", 8):
+        for folder in ("one", "two"):
+            for number in range(500):
+                both.on("disk", f"{folder}/{number:060}").touch()
+        with both:
+            listed = {}
+            for folder in ("one", "two"):
+                with os.scandir(both.on("mount", folder)) as entries:
+                    listed |= {entry.path: entry.inode() for entry in entries}
+            assert len(listed) == len(set(listed.values())) == 1000
+            assert listed == {path: os.stat(path).st_ino for path in listed}
 
 
 def test_a_number_that_is_used_again_is_the_new_file(both):

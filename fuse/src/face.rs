@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::BackingId;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{self, FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 use twintree_store::posix::{self, NewTimes, Role, Status, TreeView};
@@ -43,6 +43,9 @@ pub struct Face {
     pub passthrough: Arc<Passthrough>,
     /// How long the kernel may keep entries and attributes.
     pub ttl: Duration,
+    /// Shared by those who change or look up a name, until its node has it: who must know what the kernel is
+    /// being told waits for them all.
+    pub naming: RwLock<()>,
 }
 
 /// A node with a reference for the kernel, and its status.
@@ -101,7 +104,24 @@ impl Face {
     /// LOOKUP.
     pub fn look_up(&self, parent: u64, name: &[u8]) -> Answer<Found> {
         let parent = self.nodes.get(parent)?;
+        let _naming = self.naming.read();
         self.nodes.look_up(&self.view, &parent, name)
+    }
+
+    /// The node that a name stands for, where the kernel was told so: it has nothing to forget then, since what
+    /// changed is its own doing, or something beside that name.
+    pub fn knows(&self, parent: u64, name: &[u8]) -> Option<u64> {
+        let parent = self.nodes.get(parent).ok()?;
+        let (level, hold) = (self.nodes.level(&parent).ok()?, parent.hold());
+        let dir = hold.pin().ok()?;
+        let look = || {
+            let status = self.view.status_at(&level, &dir, name).ok()?;
+            self.nodes.known_as(&status, parent.id, name)
+        };
+        look().or_else(|| {
+            drop(self.naming.write());
+            look()
+        })
     }
 
     /// GETATTR, by the open file where there is one.
@@ -218,6 +238,7 @@ impl Face {
         let parent = self.nodes.get(parent)?;
         let hold = parent.hold();
         let dir = hold.pin()?;
+        let _naming = self.naming.read();
         make(&self.nodes.level(&parent)?, std::os::fd::AsFd::as_fd(&dir))?;
         self.nodes.look_up(&self.view, &parent, name)
     }
@@ -243,6 +264,7 @@ impl Face {
         let (level, target_level) = (self.nodes.level(&parent)?, self.nodes.level(&target)?);
         let (hold, target_hold) = (parent.hold(), target.hold());
         let (dir, target_dir) = (hold.pin()?, target_hold.pin()?);
+        let _naming = self.naming.read();
         let old = (&level, dir.as_fd(), from.1);
         let new = (&target_level, target_dir.as_fd(), to.1);
         self.view.rename(old, new, flags)?;
@@ -304,9 +326,11 @@ impl Face {
         let (level, hold) = (self.nodes.level(&parent)?, parent.hold());
         let dir = hold.pin()?;
         let wanted = OFlags::from_bits_retain(flags);
+        let naming = self.naming.read();
         let file = creds::as_caller(caller, || self.view.create(&level, &dir, name, flags, mode))?;
         let (node, status) = self.nodes.adopt(&self.view, &file)?;
         self.nodes.is_called(&status, parent.id, name);
+        drop(naming);
         let opened = self.begin(&node, &status, wanted, file, ask);
         match opened {
             Ok((number, open)) => {

@@ -76,8 +76,15 @@ fn tell(face: &Face, notifier: &Notifier, change: &Change) {
     };
     for parent in face.nodes.ids_of(change.parent).map(INodeNo) {
         if !matches!(change.kind, ChangeKind::Attributes | ChangeKind::Anything) {
-            let name = OsStr::from_bytes(&change.name);
-            said("a name", notifier.inval_entry(parent, name));
+            match face.knows(parent.0, &change.name) {
+                // Linux: a name that is taken away is gone for whoever is in it: getcwd(2) fails, and what is
+                // open says that it was deleted.
+                Some(same) => said("a file", notifier.inval_inode(INodeNo(same), ATTRIBUTES, 0)),
+                None => {
+                    let name = OsStr::from_bytes(&change.name);
+                    said("a name", notifier.inval_entry(parent, name));
+                }
+            }
         }
         // Its mtime, and the names that readdir(3) may have kept.
         said("a directory", notifier.inval_inode(parent, 0, 0));

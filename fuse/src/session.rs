@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use fuser::{BackingId, Config, MountOption, Session, SessionACL, SessionUnmounter};
+use parking_lot::RwLock;
 use rustix::fs::MemfdFlags;
 use thiserror::Error;
 use twintree_store::Store;
@@ -201,6 +202,7 @@ fn face(store: &Arc<Store>, options: &MountOptions) -> Result<Face, MountError> 
         directories: Handles::default(),
         passthrough: Arc::new(Passthrough::default()),
         ttl: options.ttl,
+        naming: RwLock::default(),
     })
 }
 

@@ -216,6 +216,19 @@ impl Nodes {
         own.unwrap_or(FOREIGN | inode.inode)
     }
 
+    /// The number of the node that a status is of, where the kernel was told of it last under this very name.
+    pub fn known_as(&self, status: &Status, parent: u64, name: &[u8]) -> Option<u64> {
+        let node = self
+            .table
+            .read()
+            .by_inode
+            .get(&(status.inode, status.role))
+            .cloned()?;
+        let called = node.name.lock();
+        let so = matches!(&*called, Some((there, known)) if *there == parent && **known == *name);
+        (so && node.held.born == status.born).then_some(node.id)
+    }
+
     /// One reference to what lies under a name. It must be given back where the kernel does not get it.
     ///
     /// # Errors
@@ -446,5 +459,10 @@ mod tests {
             assert!(!numbers[..n].contains(number), "{n}");
         }
         assert_eq!(numbers[1], table.number(at(8, 42), 7), "and they stay");
+        assert_eq!(
+            Some(numbers[2]),
+            table.own_number(at(9, 42), 7),
+            "as listed"
+        );
     }
 }

@@ -64,7 +64,10 @@ impl Face {
                     false => ControlFlow::Continue(()),
                 };
             }
-            let found = match self.nodes.look_up(&self.view, &open.node, entry.name) {
+            let naming = self.naming.read();
+            let found = self.nodes.look_up(&self.view, &open.node, entry.name);
+            drop(naming);
+            let found = match found {
                 Ok(found) => found,
                 Err(Errno::NOENT) => return ControlFlow::Continue(()),
                 // What came before is answered first; the next request begins here, and fails.
