@@ -331,7 +331,7 @@ impl Face {
         let (node, status) = self.nodes.adopt(&self.view, &file)?;
         self.nodes.is_called(&status, parent.id, name);
         drop(naming);
-        let opened = self.begin(&node, &status, wanted, file, ask);
+        let opened = self.begin(&node, wanted, file, ask);
         match opened {
             Ok((number, open)) => {
                 let status = self.view.status(&open.file)?;
@@ -344,11 +344,10 @@ impl Face {
         }
     }
 
-    /// Counts a file that was just made, or that another made meanwhile.
+    /// Counts a file that was just made.
     fn begin(
         &self,
         node: &Arc<Node>,
-        status: &Status,
         wanted: OFlags,
         file: std::os::fd::OwnedFd,
         ask: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
@@ -357,12 +356,6 @@ impl Face {
             true => self.view.writing(&file)?,
             false => None,
         };
-        if wanted.contains(OFlags::TRUNC) && status.size > 0 && may_write(wanted) {
-            if let Some(writing) = &writing {
-                writing.touched(&file).map_err(posix::number)?;
-            }
-            self.view.truncate_open(&file, 0)?;
-        }
         let hold = node.hold();
         let backed = self
             .passthrough
@@ -543,3 +536,6 @@ fn touch(open: &OpenFile) -> Answer<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

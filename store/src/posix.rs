@@ -139,7 +139,8 @@ impl TreeView {
     /// Holds what lies under a name and showed `seen`. `None`: something else lies there by now.
     ///
     /// # Errors
-    /// EMFILE where inodes are held by descriptors and those run out; the kernel's word.
+    /// EMFILE where inodes are held by descriptors and most of those that we may have are taken; the kernel's
+    /// word.
     pub fn hold_at(
         &self,
         dir: impl AsFd,

@@ -40,10 +40,11 @@ impl TreeView {
         }
     }
 
-    /// Makes a file, or opens the one that is there, without truncating it.
+    /// Makes a file. One that is there by now is never opened: nobody has asked yet whether the caller may.
     ///
     /// # Errors
-    /// EPERM for names that are kept back, and the kernel's word.
+    /// EPERM for names that are kept back, and the kernel's word. ESTALE where somebody made it first and
+    /// that was not excluded (O_EXCL): the kernel then looks the name up again, and checks.
     pub fn create(
         &self,
         level: &Level,
@@ -53,14 +54,12 @@ impl TreeView {
         mode: u32,
     ) -> rustix::io::Result<OwnedFd> {
         self.check_new(level, name)?;
-        let exclusive = OFlags::from_bits_retain(flags) & OFlags::EXCL;
-        let flags = passed_on(flags) | exclusive | OFlags::CREATE | OFlags::NOFOLLOW;
-        fs::openat(
-            dir,
-            name,
-            flags | OFlags::CLOEXEC,
-            Mode::from_raw_mode(mode),
-        )
+        let excluded = OFlags::from_bits_retain(flags).contains(OFlags::EXCL);
+        let flags = passed_on(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        match fs::openat(dir, name, flags, Mode::from_raw_mode(mode)) {
+            Err(Errno::EXIST) if !excluded => Err(Errno::STALE),
+            other => other,
+        }
     }
 
     /// Makes a directory; at the top a bucket, which then belongs to `owner`.

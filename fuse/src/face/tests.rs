@@ -1,0 +1,122 @@
+//! What the face does, without a kernel that asks.
+
+use std::path::Path;
+
+use twintree_store::{Durability, KeyPolicy, Store, StoreOptions};
+
+use super::*;
+use crate::tree::TOP;
+
+/// A user whom nobody else is.
+const SOMEBODY: Caller = Caller {
+    ids: (4711, 4711),
+    umask: 0o022,
+    thread: 0,
+};
+
+/// A tree with one bucket, and the node of that.
+struct Fixture {
+    dir: tempfile::TempDir,
+    face: Face,
+    bucket: u64,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(dir.path().join("bucket")).expect("made");
+        let store = Store::open(StoreOptions {
+            root: dir.path().to_owned(),
+            durability: Durability::Relaxed,
+            keys: KeyPolicy::Any,
+            read_only: false,
+            hide: Vec::new(),
+            verify_mtime_only: false,
+        });
+        let view = TreeView::new(store.expect("a store")).expect("a view");
+        let face = Face {
+            nodes: Nodes::new(&view, 1).expect("nodes"),
+            view,
+            files: Handles::default(),
+            directories: Handles::default(),
+            passthrough: Arc::default(),
+            ttl: Duration::from_secs(1),
+            naming: RwLock::default(),
+        };
+        let (node, _) = face.look_up(TOP, b"bucket").expect("the bucket");
+        let bucket = node.id;
+        Self { dir, face, bucket }
+    }
+
+    fn on_disk(&self, name: &str) -> std::path::PathBuf {
+        Path::join(self.dir.path(), "bucket").join(name)
+    }
+
+    fn create(&self, name: &str, flags: OFlags) -> Answer<(u64, Arc<OpenFile>, Found)> {
+        let how = ((flags | OFlags::CREATE).bits(), 0o644);
+        self.face
+            .create(SOMEBODY, self.bucket, name.as_bytes(), how, |_| {
+                unreachable!("passthrough is off")
+            })
+    }
+
+    fn knows(&self, name: &str) -> Option<u64> {
+        self.face.knows(self.bucket, name.as_bytes())
+    }
+}
+
+#[test]
+fn what_another_made_first_is_left_to_the_kernels_checks() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.on_disk("secret"), b"of another").expect("written");
+    let path = rustix::fs::CWD;
+    let (fifo, mode) = (fixture.on_disk("fifo"), fs::Mode::RUSR | fs::Mode::WUSR);
+    fs::mknodat(path, &fifo, fs::FileType::Fifo, mode, 0).expect("a FIFO");
+    std::os::unix::fs::symlink("secret", fixture.on_disk("link")).expect("a link");
+    for name in ["secret", "fifo", "link"] {
+        for flags in [OFlags::RDWR, OFlags::RDWR | OFlags::TRUNC] {
+            let again = fixture.create(name, flags).err();
+            assert_eq!(again, Some(Errno::STALE), "{name}: the kernel looks again");
+        }
+        let refused = fixture.create(name, OFlags::RDWR | OFlags::EXCL).err();
+        assert_eq!(
+            refused,
+            Some(Errno::EXIST),
+            "{name}: it was asked to be new"
+        );
+    }
+    let body = std::fs::read(fixture.on_disk("secret")).expect("read");
+    assert_eq!(body, b"of another");
+    assert!(fixture.create("new", OFlags::RDWR | OFlags::EXCL).is_ok());
+}
+
+#[test]
+fn a_name_is_known_while_it_stands_for_what_the_kernel_was_told() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.knows("file"), None, "nothing is there");
+    let (_, _, (node, _)) = fixture.create("file", OFlags::RDWR).expect("made");
+    assert_eq!(fixture.knows("file"), Some(node.id));
+    let to = (fixture.bucket, &b"moved"[..]);
+    let renamed = fixture.face.rename((fixture.bucket, b"file"), to, 0);
+    renamed.expect("renamed in the mount");
+    assert_eq!(
+        (fixture.knows("file"), fixture.knows("moved")),
+        (None, Some(node.id))
+    );
+
+    std::fs::rename(fixture.on_disk("moved"), fixture.on_disk("direct")).expect("renamed below");
+    assert_eq!(
+        fixture.knows("direct"),
+        None,
+        "that it is called so nobody has told the kernel"
+    );
+    std::fs::write(fixture.on_disk("moved"), b"another").expect("written");
+    assert_eq!(fixture.knows("moved"), None, "another file");
+    let (other, _) = fixture
+        .face
+        .look_up(fixture.bucket, b"moved")
+        .expect("found");
+    assert_eq!(fixture.knows("moved"), Some(other.id));
+    fixture.face.nodes.forget(other.id, 1);
+    assert_eq!(fixture.knows("moved"), None, "the kernel has forgotten it");
+}
