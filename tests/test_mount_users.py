@@ -179,3 +179,43 @@ print(sorted(os.listdir(".")), os.stat("file").st_uid)
     finally:
         both.daemon.kill()
         faces.unmount(both.mount)
+
+
+def test_a_walk_by_an_ordinary_users_mount_leaves_descriptors_for_s3_and_hides_no_name(open_path, device, random):
+    """Without file handles each file that the kernel knows has a descriptor: where those run out it is said, and S3 goes on."""
+    both = faces.Faces(open_path)
+    (open_path / "daemon" / "state").mkdir(parents=True)
+    names = [f"{number:04}" for number in range(2000)]
+    for name in names:
+        both.on("disk", name).touch()
+    for path in (both.disk, both.on("disk", ""), both.disk / faces.SECOND, both.mount, open_path / "daemon", open_path / "daemon" / "state"):
+        os.chown(path, USER, USER)
+    both.daemon._wrapper = ["prlimit", "--nofile=400:400", *AS_USER]
+    both.daemon.start()
+    try:
+        server.wait_until(lambda: faces.is_mounted(both.mount), "the mount stands")
+        said = as_user("""held, said = [], set()
+try:
+    print(len(os.listdir(sys.argv[1])))
+except OSError as error:
+    print(errno.errorcode[error.errno])
+for number in range(2000):
+    try:
+        os.stat(f"{sys.argv[1]}/{number:04}")
+    except OSError as error:
+        said.add(errno.errorcode[error.errno])
+print(*said)
+""", both.on("mount", "")).split()
+        assert said in (["2000", "EMFILE"], ["EMFILE", "EMFILE"])
+        client, body = s3.client(both.daemon.url), random.bytes(300_000)
+        for name in ("new", "newer"):
+            client.put_object(Bucket=faces.BUCKET, Key=name, Body=body)
+            assert s3.body(client, faces.BUCKET, name) == body
+        assert sorted(s3.listed(client, faces.BUCKET)) == sorted([*names, "new", "newer"])
+        assert "no descriptors left" in both.daemon.words()
+        pathlib.Path("/proc/sys/vm/drop_caches").write_text("2")
+        assert as_user("print(len(open(sys.argv[1], 'rb').read()))", both.on("mount", "new")) == "300000"
+        both.daemon.stop()
+    finally:
+        both.daemon.kill()
+        faces.unmount(both.mount)

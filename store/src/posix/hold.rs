@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::status;
 
@@ -20,8 +22,11 @@ pub struct Hold(How);
 
 enum How {
     Handle(Arc<OwnedFd>, Handle),
-    Descriptor(OwnedFd),
+    Descriptor { fd: OwnedFd, _counted: Counted },
 }
+
+/// A place in the count of descriptors that stay open, given back with them.
+struct Counted(Arc<AtomicU64>);
 
 /// A held inode's descriptor (O_PATH), for a few calls.
 pub enum Pinned<'a> {
@@ -36,6 +41,9 @@ pub(super) struct Mounts {
     root: OwnedFd,
     root_mount: Option<i32>,
     known: Mutex<HashMap<i32, Option<Arc<OwnedFd>>>>,
+    /// Descriptors that hold an inode each.
+    descriptors: Arc<AtomicU64>,
+    most: u64,
 }
 
 /// struct file_handle, and whose mount it is of.
@@ -58,7 +66,7 @@ impl Hold {
     /// ESTALE where the inode is gone, and the kernel's word.
     pub fn pin(&self) -> rustix::io::Result<Pinned<'_>> {
         match &self.0 {
-            How::Descriptor(fd) => Ok(Pinned::Borrowed(fd.as_fd())),
+            How::Descriptor { fd, .. } => Ok(Pinned::Borrowed(fd.as_fd())),
             How::Handle(mount, handle) => handle
                 .open(mount, OFlags::PATH | OFlags::NOFOLLOW)
                 .map(Pinned::Opened),
@@ -95,6 +103,8 @@ impl Mounts {
             root,
             root_mount: None,
             known: Mutex::default(),
+            descriptors: Arc::default(),
+            most: most_descriptors(),
         };
         if let Ok((handle, mount)) = Handle::of(&mounts.root)
             && mounts.find(mount, &mounts.root, &handle).is_some()
@@ -122,7 +132,14 @@ impl Mounts {
         {
             return Ok(Hold(How::Handle(mount, handle)));
         }
-        Ok(Hold(How::Descriptor(entry)))
+        let _counted = Counted(Arc::clone(&self.descriptors));
+        match _counted.0.fetch_add(1, Ordering::Relaxed) < self.most {
+            true => Ok(Hold(How::Descriptor {
+                fd: entry,
+                _counted,
+            })),
+            false => Err(Errno::MFILE),
+        }
     }
 
     /// The descriptor by which handles of a mount are opened, tried with the first of them.
@@ -204,6 +221,20 @@ impl Handle {
             _ => Err(last()),
         }
     }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// As many as may hold an inode each: what a walk through the mount makes the kernel remember must leave some to
+/// open files with, and to S3.
+fn most_descriptors() -> u64 {
+    getrlimit(Resource::Nofile)
+        .current
+        .map_or(u64::MAX, |limit| limit / 4 * 3)
 }
 
 fn last() -> Errno {
