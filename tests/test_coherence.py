@@ -136,6 +136,32 @@ def disguised(writer, key, old, random):
 BY_DIRECT_PATH = BY_PATH | {"write in place, mtime put back": Change(True, disguised)}
 
 
+def copied(writer, key, _, random):
+    body = random.bytes(size_of(random))
+    writer.write("source", body)
+    writer.copy("source", key)
+    return {key: whole(body)}
+
+
+def completed(writer, key, _, random):
+    body = random.bytes(size_of(random))
+    writer.upload(key, body)
+    return {key: whole(body)}
+
+
+def delete_many(writer, key, *_):
+    writer.write(key + "-too", b"so that there are two")
+    writer.remove_all([key, key + "-too"])
+    return {key: GONE, key + "-too": GONE}
+
+
+BY_S3 = BY_ALL | {
+    "copy": Change(True, copied),
+    "complete": Change(True, completed),
+    "delete many": Change(True, delete_many),
+}
+
+
 class Paths:
     """Changes by system calls: in the mount, or straight in the directory."""
 
@@ -185,6 +211,18 @@ class Requests:
 
     def remove(self, key):
         self.both.client.delete_object(Bucket=faces.BUCKET, Key=key)
+
+    def copy(self, source, key):
+        self.both.client.copy_object(Bucket=faces.BUCKET, Key=key, CopySource=f"{faces.BUCKET}/{source}")
+
+    def upload(self, key, body):
+        named = {"Bucket": faces.BUCKET, "Key": key}
+        named["UploadId"] = self.both.client.create_multipart_upload(**named)["UploadId"]
+        part = self.both.client.upload_part(**named, PartNumber=1, Body=body)
+        self.both.client.complete_multipart_upload(**named, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]})
+
+    def remove_all(self, keys):
+        self.both.client.delete_objects(Bucket=faces.BUCKET, Delete={"Objects": [{"Key": key} for key in keys]})
 
 
 @pytest.fixture(params=["plain", "passthrough"])
@@ -249,12 +287,12 @@ def modified(path):
     return None
 
 
-@pytest.mark.parametrize("kind", BY_ALL)
+@pytest.mark.parametrize("kind", BY_S3)
 def test_mount_shows_what_s3_finished(both, random, kind):
-    assert rounds_by_s3(both, BY_ALL[kind], random, ROUNDS) == []
+    assert rounds_by_s3(both, BY_S3[kind], random, ROUNDS) == []
 
 
-@pytest.mark.parametrize("kind", BY_ALL)
+@pytest.mark.parametrize("kind", BY_S3)
 def test_nobody_tells_and_the_mount_is_stale(tmp_path, random, kind):
     """The counter-proof: what the rounds above find is the telling, not luck."""
     environment = {"TWINTREE_MOUNT_NOTIFY": "off"}
@@ -262,7 +300,7 @@ def test_nobody_tells_and_the_mount_is_stale(tmp_path, random, kind):
     with faces.Faces(tmp_path, *HOUR, environment=environment) as both:
         for turn in range(0, 40, 10):
             try:
-                stale += rounds_by_s3(both, BY_ALL[kind], random, 10)
+                stale += rounds_by_s3(both, BY_S3[kind], random, 10)
             except AssertionError as error:
                 assert "stale before the change" in str(error), error
                 stale.append((turn, kind))
@@ -323,6 +361,24 @@ def test_tags_and_metadata_by_s3_show_as_an_attribute(both):
     assert b'"checked"' in os.getxattr(path, "user.twintree.meta")
 
 
+def test_a_folder_shows_its_new_time_though_nobody_had_asked_for_the_name(both, random):
+    """Of a name that it does not know the kernel draws no conclusion for the folder."""
+    for turn in range(ROUNDS):
+        Requests(both).write(f"folder/file-{turn}", random.bytes(10))
+        assert modified(both.on("mount", "folder")) == modified(both.on("disk", "folder"))
+
+
+@pytest.mark.parametrize("way", ["put", "delete"])
+def test_another_name_of_a_file_counts_one_less_when_s3_takes_its_name(both, random, way):
+    for turn in range(ROUNDS):
+        key, other, body = f"file-{turn}", both.on("mount", f"other-{turn}"), random.bytes(size_of(random))
+        Requests(both).write(key, body)
+        os.link(both.on("mount", key), other)
+        assert os.stat(other).st_nlink == 2
+        Requests(both).write(key, b"another") if way == "put" else Requests(both).remove(key)
+        assert (os.stat(other).st_nlink, other.read_bytes()) == (1, body)
+
+
 def test_buckets_made_and_deleted_by_s3_come_and_go_in_the_mount(both):
     for turn in range(20):
         name = f"fresh-{turn}"
@@ -354,9 +410,36 @@ def test_a_file_moved_across_buckets_keeps_its_etag(both, random):
         assert both.client.head_object(Bucket=faces.SECOND, Key=key)["Metadata"] == {"from": "one"}
 
 
+@pytest.mark.parametrize("face", ["mount", "disk"])
+def test_a_folder_moved_across_buckets_is_there_and_nowhere_else(both, random, face):
+    for turn in range(ROUNDS):
+        body, key, moved = random.bytes(size_of(random)), f"folder-{turn}/below/file", f"moved-{turn}/below/file"
+        made = both.client.put_object(Bucket=faces.BUCKET, Key=key, Body=body)
+        assert fill(both, key) == whole(body)
+        os.rename(both.on(face, f"folder-{turn}"), both.on(face, f"moved-{turn}", faces.SECOND))
+        assert faces.seen_by_s3(both.client, key)[0] == GONE
+        assert faces.seen_by_s3(both.client, moved, faces.SECOND) == (whole(body), made["ETag"].strip('"'))
+        if face == "mount":
+            assert faces.seen_in_mount(both.on("mount", key), QUESTIONS) == GONE
+        assert faces.seen_in_mount(both.on("mount", moved, faces.SECOND), QUESTIONS) == whole(body)
+
+
+def test_folders_made_and_removed_in_the_mount_come_and_go_below_and_by_s3(both, random):
+    for turn in range(ROUNDS):
+        both.on("mount", f"folder-{turn}/below").mkdir(parents=True)
+        assert both.on("disk", f"folder-{turn}/below").is_dir()
+        assert faces.seen_by_s3(both.client, f"folder-{turn}/")[0] == GONE, "a person's folder is no object"
+        both.client.put_object(Bucket=faces.BUCKET, Key=f"folder-{turn}/below/file", Body=random.bytes(10))
+        assert os.listdir(both.on("mount", f"folder-{turn}/below")) == ["file"]
+        both.client.delete_object(Bucket=faces.BUCKET, Key=f"folder-{turn}/below/file")
+        assert os.listdir(both.on("mount", f"folder-{turn}/below")) == [], "and stays when the last object goes"
+        shutil.rmtree(both.on("mount", f"folder-{turn}"))
+        assert not both.on("disk", f"folder-{turn}").exists()
+
+
 def test_zz_what_was_measured(mode):
     """Says how many rounds there were. A run that opened no file in passthrough says nothing about passthrough."""
     assert (OPENED[mode] > ROUNDS) == (mode == "passthrough"), f"{OPENED[mode]} files were opened in passthrough"
     tables.say(f"coherence, {mode}", [("direction", "kinds", "rounds each", "stale"),
-                                      ("S3 to mount", len(BY_ALL), ROUNDS, 0), ("mount to S3", len(BY_PATH), ROUNDS, 0),
+                                      ("S3 to mount", len(BY_S3), ROUNDS, 0), ("mount to S3", len(BY_PATH), ROUNDS, 0),
                                       ("directory to both", len(BY_DIRECT_PATH), ROUNDS, 0)])

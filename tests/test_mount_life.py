@@ -168,9 +168,12 @@ def refusal(place, name):
 @pytest.mark.parametrize("name", ["missing", "a file", "not empty", "inside", "the root itself", "the root inside it", "through a link"])
 def test_a_mount_that_would_hide_something_is_refused_with_a_sentence(tmp_path, name, how):
     root, point, words = refusal(tmp_path, name)
-    done = refused(root, point, how, tmp_path)
-    assert words in done.stderr.decode() and str(point.resolve() if point.exists() else point) in done.stderr.decode(), done
-    assert not faces.is_mounted(point)
+    try:
+        done = refused(root, point, how, tmp_path)
+        assert words in done.stderr.decode() and str(point.resolve() if point.exists() else point) in done.stderr.decode(), done
+        assert not faces.is_mounted(point)
+    finally:
+        faces.unmount(point)
 
 
 def refused(root, point, how, folder):
