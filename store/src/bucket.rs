@@ -19,6 +19,7 @@ use crate::probe::daemon::Probes;
 use crate::record::Judge;
 use crate::root::{Tree, kind, system};
 use crate::shared::{BucketShared, Buckets};
+use crate::snapshot::Snapshots;
 use crate::sync::Syncers;
 use crate::{
     Access, BucketName, Changes, Durability, KeyPolicy, Result, StoreError, Timestamp, fsfacts,
@@ -72,6 +73,8 @@ pub struct Store {
     pub(crate) probes: Probes,
     /// Who is writing, and who must be told.
     pub(crate) changes: Arc<Changes>,
+    /// Snapshots of files that are being written.
+    pub(crate) snapshots: Arc<Snapshots>,
     /// The root's absolute path, without links.
     location: PathBuf,
     root: OwnedFd,
@@ -117,6 +120,7 @@ impl Store {
             names: Arc::default(),
             probes: Probes::default(),
             changes: Arc::default(),
+            snapshots: Arc::default(),
             location,
             root,
             root_id,

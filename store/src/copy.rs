@@ -84,13 +84,17 @@ impl Bucket {
         for _ in 0..MAX_ROUNDS {
             let examined = record::examine(self, from, FileState::look(from)?)?;
             let size = examined.state.size;
-            copy_bytes(from, to, size)?;
+            let way = copy_bytes(from, to, size)?;
             let known = known_content(&examined, keep, source);
             let from_record = known.is_some();
             let content = match known {
                 Some(content) => content,
                 None => digest(to, keep)?,
             };
+            // What the source was at one moment, and its digest: it may have moved since.
+            if way == Way::Shared && !from_record {
+                return Ok(content);
+            }
             let now = record::examine(self, from, FileState::look(from)?)?;
             // What was taken from the record must be what the record still says: a writer in the mount drops it.
             let holds = !from_record || known_content(&now, keep, source).is_some();
@@ -225,15 +229,24 @@ fn hashed(digester: Digester, keep: Option<Algorithm>) -> Content {
     Content::of_body(&digests, checksum)
 }
 
+/// How bytes were brought from one file into another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As a reflink: what the source was at one moment, of the size that it had then (`snapshot.rs`).
+    Shared,
+    /// One after the other.
+    Copied,
+}
+
 /// Makes `to` the same `size` bytes as `from`, by the cheapest way that both filesystems have.
 ///
 /// # Errors
 /// What the disk says; `UnexpectedEof` where the source is shorter.
-pub(crate) fn copy_bytes(from: impl AsFd, to: &File, size: u64) -> Result<()> {
+pub(crate) fn copy_bytes(from: impl AsFd, to: &File, size: u64) -> Result<Way> {
     let failed = |e: io::Error| StoreError::from_io("copying an object", e);
     to.set_len(0).map_err(failed)?;
     if fs::ioctl_ficlone(to, &from).is_ok() {
-        return to.set_len(size).map_err(failed);
+        return Ok(Way::Shared);
     }
     let mut done = 0;
     while done < size {
@@ -242,7 +255,10 @@ pub(crate) fn copy_bytes(from: impl AsFd, to: &File, size: u64) -> Result<()> {
             .unwrap_or(usize::MAX)
             .min(1 << 30);
         match fs::copy_file_range(&from, Some(&mut read_at), to, Some(&mut write_at), length) {
-            Ok(0) => return copy_through(&from, to, done, size).map_err(failed),
+            Ok(0) => {
+                copy_through(&from, to, done, size).map_err(failed)?;
+                break;
+            }
             Ok(copied) => done += copied as u64,
             Err(Errno::INTR) => {}
             Err(
@@ -253,12 +269,13 @@ pub(crate) fn copy_bytes(from: impl AsFd, to: &File, size: u64) -> Result<()> {
                 | Errno::PERM
                 | Errno::IO,
             ) => {
-                return copy_through(&from, to, done, size).map_err(failed);
+                copy_through(&from, to, done, size).map_err(failed)?;
+                break;
             }
             Err(e) => return Err(failed(e.into())),
         }
     }
-    Ok(())
+    Ok(Way::Copied)
 }
 
 /// Copies from an offset on through our own memory.

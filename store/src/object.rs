@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::etag::Derivation;
 use crate::record::{FileState, Record, disk};
 use crate::root::Tree;
+use crate::snapshot::Kept;
 use crate::{Bucket, Changes, ETag, ETagList, Inode, Meta, ObjectChecksum, Result, Timestamp};
 
 /// Bytes of a derived ETag: 32 hex digits and `-1`.
@@ -167,6 +168,8 @@ pub struct Object {
     pub(crate) stamp: (u64, Timestamp),
     /// What its record said of the content, if it was believed.
     pub(crate) claim: Option<Claim>,
+    /// Where it is not the file itself, but what that was at one moment.
+    pub(crate) snapshot: Option<Arc<Kept>>,
     /// Is the file on a filesystem of another machine, where no call is known not to wait?
     pub remote: bool,
 }

@@ -46,6 +46,7 @@ impl Bucket {
                     info,
                     file: Some(Arc::new(File::from(file))),
                     stamp,
+                    snapshot: None,
                     remote,
                 })
             }
@@ -56,6 +57,7 @@ impl Bucket {
                     file: None,
                     stamp: (0, modified),
                     claim: None,
+                    snapshot: None,
                     remote: false,
                 })
             }

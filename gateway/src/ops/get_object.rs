@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use twintree_store::{BucketName, Object, ObjectKey, StoreError};
 
+use super::open_object::{Opened, Opening};
 use super::read_plan::{Asked, Plan};
 use crate::call::{Call, Reply, blocking};
 use crate::error::{Code, S3Error};
@@ -34,8 +35,10 @@ pub(crate) async fn get_object(
 ) -> Result<Reply, S3Error> {
     let asked = Asked::parse(call, key)?;
     for _ in 0..TRIES {
-        let opened = asked.opening(bucket, key).open(call).await?;
-        let Plan { mut reply, slice } = asked.plan(call, &opened)?;
+        let Some((opened, plan)) = planned(call, &asked, asked.opening(bucket, key)).await? else {
+            continue;
+        };
+        let Plan { mut reply, slice } = plan;
         let found = match slice
             .filter(|slice| slice.length > 0)
             .zip(opened.object.file.clone())
@@ -61,6 +64,29 @@ pub(crate) async fn get_object(
         .with("Key", key.as_str()))
 }
 
+/// Opens the object and plans the answer; what somebody is writing is a snapshot, where there can be one. `None`: it
+/// changed meanwhile.
+async fn planned(
+    call: &Call,
+    asked: &Asked,
+    opening: Opening<'_>,
+) -> Result<Option<(Opened, Plan)>, S3Error> {
+    let opened = opening.open(call).await?;
+    let plan = asked.plan(call, &opened)?;
+    let wanted = plan.slice.filter(|slice| slice.length > 0);
+    let Some(slice) = wanted.filter(|_| opened.object.info.in_flux) else {
+        return Ok(Some((opened, plan)));
+    };
+    let Some(opened) = opening.still(call, opened, slice).await? else {
+        return Ok(None);
+    };
+    let plan = asked.plan(call, &opened)?;
+    let slice = plan
+        .slice
+        .map_or(0..0, |slice| slice.start..slice.start + slice.length);
+    Ok(opened.object.holds(&slice).then_some((opened, plan)))
+}
+
 fn lend(object: &Object, file: Arc<File>, slice: Slice) -> FileBody {
     let watched = object.clone();
     let body = FileBody::new(file, slice.start, slice.length, move || watched.unchanged());
@@ -83,7 +109,7 @@ async fn read(
     mut sent_by: SentBy,
 ) -> Result<Option<(ReplyBody, SentBy)>, S3Error> {
     let failed = |error| S3Error::from(StoreError::from_io(key.as_str(), error));
-    let mut small = match object.remote {
+    let mut small = match object.remote || object.is_snapshot() {
         true => Small::WouldWait,
         false => read_now(object, &file, slice).map_err(failed)?,
     };

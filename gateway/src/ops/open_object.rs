@@ -1,10 +1,13 @@
 //! Opening an object for a read: at once where the kernel's caches have the answer, with one hop where not.
 
-use twintree_store::{Access, Bucket, BucketName, Object, ObjectKey, StoreError, Timestamp};
+use twintree_store::{
+    Access, Bucket, BucketName, Object, ObjectKey, Snapshot, StoreError, Timestamp,
+};
 
 use crate::call::{Call, blocking};
 use crate::conditional::{ReadConditions, Verdict};
 use crate::error::S3Error;
+use crate::range::Slice;
 use crate::reply::SentBy;
 
 /// What the client wants to know, beside the names.
@@ -34,14 +37,38 @@ impl Opening<'_> {
             Err(StoreError::WouldBlock) => (self.open_waiting(bucket).await?, SentBy::Blocking),
             Err(error) => return Err(error.into()),
         };
-        let verdict = self
-            .conditions
-            .check(&object.info, Timestamp::now().seconds());
-        Ok(Opened {
-            object,
-            verdict,
-            sent_by,
+        Ok(self.judged(object, sent_by))
+    }
+
+    /// Takes a snapshot of the slice, where somebody is writing the object and the filesystem has reflinks, and
+    /// decides the conditions on that; `None`: it is to be opened again.
+    ///
+    /// # Errors
+    /// Where the pool's thread came to an end.
+    pub(super) async fn still(
+        &self,
+        call: &Call,
+        opened: Opened,
+        slice: Slice,
+    ) -> Result<Option<Opened>, S3Error> {
+        let bucket = call.bucket(self.bucket).await?;
+        let (key, object) = (self.key.clone(), opened.object.clone());
+        let wanted = slice.start..slice.start + slice.length;
+        let snapshot = blocking(move || Ok(bucket.snapshot(&key, &object, wanted))).await?;
+        Ok(match snapshot {
+            Snapshot::Taken(object) => Some(self.judged(*object, SentBy::Blocking)),
+            Snapshot::Closed => None,
+            Snapshot::None => Some(opened),
         })
+    }
+
+    fn judged(&self, object: Object, sent_by: SentBy) -> Opened {
+        let now = Timestamp::now().seconds();
+        Opened {
+            verdict: self.conditions.check(&object.info, now),
+            object,
+            sent_by,
+        }
     }
 
     async fn open_waiting(&self, bucket: Bucket) -> Result<Object, S3Error> {

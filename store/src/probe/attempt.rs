@@ -211,12 +211,12 @@ fn copies(room: &OwnedFd, report: &mut Report) -> io::Result<()> {
         Ok(()) => report.add(
             "reflink",
             Grade::Good,
-            "a copy shares its blocks and costs no time",
+            "a copy shares its blocks and costs no time, and S3 reads what is being written in the mount as it is at one moment",
         ),
         Err(_) => report.add(
             "reflink",
             Grade::Weak,
-            "none: a copy is made by the kernel, byte by byte",
+            "none: a copy is made by the kernel, byte by byte, and a GET of what is being written is cut when that moves",
         ),
     }
     Ok(())
