@@ -73,6 +73,42 @@ def test_nothing_is_written_where_nothing_may_be(tmp_path, mode, random):
         assert path.read_bytes() == body and os.listdir(both.on("disk", "")) == ["object"]
 
 
+def everything(both, names):
+    """What mount and S3 show of a few names: the mount's two looks, and S3's."""
+    return {name: (faces.seen_in_mount(both.on("mount", name), ("stat", "read", "list")), faces.seen_by_s3(both.client, name)[0])
+            for name in names}
+
+
+def test_a_read_only_mount_shows_what_direct_writers_do_and_leaves_no_trace(tmp_path, random):
+    """The watcher is on, and the TTL so long that nothing else can have told the kernel."""
+    both = faces.Faces(tmp_path, "--read-only", "--mount-ttl", "3600s")
+    bodies = {name: random.bytes(100 + number) for number, name in enumerate(("kept", "replaced", "removed", "grown"))}
+    for name, body in bodies.items():
+        both.on("disk", name).write_bytes(body)
+    with both:
+        server.wait_until(lambda: "heard of at once in" in both.daemon.words(), "the watcher says what it watches")
+        assert everything(both, bodies) == {name: ((len(body), body, True), (len(body), body, True)) for name, body in bodies.items()}
+        (both.disk / "new").write_bytes(random.bytes(500))
+        os.rename(both.disk / "new", both.on("disk", "replaced"))
+        os.unlink(both.on("disk", "removed"))
+        with open(both.on("disk", "grown"), "ab") as file:
+            file.write(random.bytes(5000))
+        both.on("disk", "folder").mkdir()
+        both.on("disk", "folder/made").write_bytes(b"new")
+        names = [*bodies, "folder/made"]
+        there = {name: both.on("disk", name).read_bytes() if name != "removed" else None for name in names}
+        expected = {name: ((body and len(body), body, body is not None),) * 2 for name, body in there.items()}
+        server.wait_until(lambda: everything(both, names) == expected, "both show what is there")
+        for name in names:
+            with pytest.raises(OSError) as caught:
+                both.on("mount", name).write_bytes(b"1")
+            assert caught.value.errno == errno.EROFS
+        before = trees.picture(both.disk, atime=False)
+        s3.refused(403, "AccessDenied", both.client.put_object, Bucket=faces.BUCKET, Key="kept", Body=b"1")
+    assert trees.picture(both.disk, atime=False) == before
+    assert not any(".twintree" in path for path in before), "a read-only daemon made something"
+
+
 # --- an ordinary user in the mount ---
 
 
@@ -102,6 +138,26 @@ open("folder/below", "w").write("his")
             assert (found.st_uid, found.st_gid) == (USER, USER), (name, face)
             assert mode is None or stat.S_IMODE(found.st_mode) == mode, (name, face)
     assert s3.body(shared.client, faces.BUCKET, "his/folder/below") == b"his"
+
+
+def test_nothing_is_made_as_root_for_a_user_whose_ids_cannot_be_taken(open_path, mode):
+    """setfsuid(2) says of no failure: a daemon without CAP_SETUID would go on as root."""
+    both = faces.Faces(open_path, "--mount-allow-other", "--mount-mode", mode)
+    both.daemon._wrapper = ["setpriv", "--bounding-set=-setuid,-setgid"]
+    with both:
+        (both.on("disk", "") / "open").mkdir()
+        (both.on("disk", "") / "open").chmod(0o777)
+        as_user("""os.chdir(sys.argv[1])
+for make in (lambda: open("file", "w"), lambda: os.mkdir("folder"), lambda: os.mkfifo("fifo"), lambda: os.symlink("a", "link")):
+    try:
+        make()
+    except OSError as error:
+        assert error.errno == errno.EPERM, error
+    else:
+        raise SystemExit("it was made")
+""", both.on("mount", "open"))
+        assert os.listdir(both.on("disk", "open")) == []
+        (both.on("mount", "open") / "by-root").write_bytes(b"1")
 
 
 def test_a_user_is_refused_what_modes_refuse(shared):

@@ -8,6 +8,9 @@ use std::cell::Cell;
 
 use fuser::Request;
 use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use crate::face::Answer;
 
 const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_DAC_READ_SEARCH: u32 = 2;
@@ -80,15 +83,25 @@ impl Caller {
 
 /// Makes something for the caller: as his, with his ids and his umask, which the filesystem below applies unless
 /// a default ACL takes its place.
-pub fn as_caller<T>(caller: Caller, make: impl FnOnce() -> T) -> T {
+///
+/// # Errors
+/// EPERM where we cannot take his ids (CAP_SETUID and CAP_SETGID are lacking): nothing is made as root for him. And what
+/// `make` says.
+pub fn as_caller<T>(caller: Caller, make: impl FnOnce() -> Answer<T>) -> Answer<T> {
     rustix::process::umask(Mode::from_raw_mode(caller.umask));
     let _none = NoUmask;
     let (user, group) = caller.ids;
     if (user == 0 && group == 0) || !rustix::process::geteuid().is_root() {
         return make();
     }
-    set_ids(user, group);
+    let taken = set_ids(user, group);
     let _back = Back;
+    if !taken {
+        tracing::error!(
+            "nothing can be made for user {user}, group {group}: the mount lacks CAP_SETUID or CAP_SETGID"
+        );
+        return Err(Errno::PERM);
+    }
     if user != 0 {
         // Linux: leaving 0 cleared them; without them the backing directory would be checked a second time,
         // and without the caller's supplementary groups.
@@ -118,18 +131,27 @@ struct Back;
 
 impl Drop for Back {
     fn drop(&mut self) {
-        set_ids(0, 0);
+        if !set_ids(0, 0) {
+            tracing::error!("a thread of the mount keeps the ids of a caller");
+        }
         // Linux: coming back to 0 raised all of them.
         change(CAP_FSETID, false);
     }
 }
 
-fn set_ids(user: u32, group: u32) {
-    // SAFETY: two calls on integers, which answer the old id and cannot fail where we are root.
-    unsafe {
+/// Takes a user's and a group's place; whether we have both now.
+fn set_ids(user: u32, group: u32) -> bool {
+    /// What no id is: asking to have it changes nothing.
+    const NONE: u32 = u32::MAX;
+    // SAFETY: calls on integers. Linux: they say of no failure, and answer the id that was (setfsuid(2), BUGS).
+    let now = unsafe {
         libc::syscall(libc::SYS_setfsgid, group);
         libc::syscall(libc::SYS_setfsuid, user);
-    }
+        let now_user = libc::syscall(libc::SYS_setfsuid, NONE);
+        (now_user, libc::syscall(libc::SYS_setfsgid, NONE))
+    };
+    // Ids above i32::MAX come back as they are: the answer is a long.
+    now == (i64::from(user), i64::from(group))
 }
 
 #[repr(C)]
