@@ -1,5 +1,6 @@
 """What direct writers do is heard of early: sealed without being asked for, shown in the mount; turned off, nothing becomes wrong."""
 
+import contextlib
 import os
 import re
 import signal
@@ -139,11 +140,10 @@ def is_stopped(pid):
     return all((thread / "stat").read_text().rsplit(")", 1)[1].split()[0] == "T" for thread in threads)
 
 
-def test_lost_events_are_made_up_for(daemon, tree, folder, random):
-    one = daemon(tree, *QUICK)
-    ready(one)
+@contextlib.contextmanager
+def unheard(one, folder):
+    """What is done meanwhile the watcher never hears of: its queue is full."""
     most = int(server.pathlib.Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    lost = {f"lost-{n}": random.bytes(1_000) for n in range(30)}
     os.kill(one.pid, signal.SIGSTOP)
     try:
         # A thread that runs takes the signal a moment later, and would read on until then.
@@ -152,11 +152,19 @@ def test_lost_events_are_made_up_for(daemon, tree, folder, random):
             for _ in range(most // 2 + 10):  # two, in turn: the kernel merges what repeats
                 x.write(b"x")
                 y.write(b"y")
+        yield
+    finally:
+        os.kill(one.pid, signal.SIGCONT)
+
+
+def test_lost_events_are_made_up_for(daemon, tree, folder, random):
+    one = daemon(tree, *QUICK)
+    ready(one)
+    lost = {f"lost-{n}": random.bytes(1_000) for n in range(30)}
+    with unheard(one, folder):
         (folder / "late").mkdir()
         for name, body in lost.items():
             (folder / "late" / name).write_bytes(body)
-    finally:
-        os.kill(one.pid, signal.SIGCONT)
     server.wait_until(lambda: all(is_sealed(folder / "late" / name) for name in lost), "all are sealed", 90)
     assert "more changed in the tree than could be followed" in one.log.read_text()
     client = s3.client(one.url)
@@ -209,6 +217,14 @@ def shows(path):
         return None
 
 
+def size(path):
+    """What stat(2) says, which may be what the kernel remembers: an open(2) would ask the daemon."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return None
+
+
 def change(disk, way, new):
     """A direct change; gives what each name must show then."""
     old = disk / "old"
@@ -257,6 +273,30 @@ def test_direct_changes_show_in_the_mount_soon_and_without_the_watcher_when_its_
             for _ in range(20):  # a counter-proof has no event to wait for; an open(2) would ask the daemon
                 assert os.stat(mount / "old").st_size == 9, "without the watcher only the TTL ends what the kernel remembers"
                 pause.wait(0.05)
+
+
+@pytest.mark.parametrize("way", ["overwrite", "delete", "rename"])
+def test_what_lost_events_would_have_told_shows_in_the_mount(tmp_path, random, way):
+    """All that is known then is that anything may have changed: also what the kernel remembers of single names and files."""
+    if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
+        pytest.skip("needs /dev/fuse and root")
+    new = random.bytes(5_000)
+    with faces.Faces(tmp_path, *LONG, "--seal", "off") as both:
+        (both.on("disk", "") / "below").mkdir()
+        disk, mount = both.on("disk", "below"), both.on("mount", "below")
+        (disk / "old").write_bytes(b"as it was")
+        (disk / "kept").write_bytes(b"kept")
+        ready(both.daemon)
+        server.wait_until(lambda: shows(mount / "old"), "the mount has it")
+        assert shows(mount / "old") == (b"as it was", 9, True) and shows(mount / "new") is None
+        with open(mount / "kept", "rb"), unheard(both.daemon, both.on("disk", "")):
+            wanted = change(disk, way, new)
+        sizes = {name: body and len(body) for name, body in wanted.items()}
+        server.wait_until(lambda: {name: size(mount / name) for name in wanted} == sizes, f"{way} shows in the mount")
+        wanted = {name: body and (body, len(body), True) for name, body in wanted.items()}
+        assert {name: shows(mount / name) for name in wanted} == wanted
+        assert "more changed in the tree than could be followed" in both.daemon.words()
+        assert shows(mount / "kept") == (b"kept", 4, True)
 
 
 def test_the_mount_alone_hears_of_direct_changes_too(tmp_path, random):

@@ -5,7 +5,7 @@
 //! what is shown in an annex, where nothing is changed, lest a link to it elsewhere be the same node. A node is held
 //! by the store's [`Hold`], never by a path.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,6 +25,8 @@ const INODE_BITS: u32 = 48;
 const DEALT: u64 = (1 << 15) - 1;
 /// Levels that an annex has at most: more than a key has bytes.
 const ANNEX_DEPTH: usize = 1100;
+/// Names that are kept of one node: it may have more, and be renamed unseen.
+const MAX_NAMES: usize = 4;
 /// How often a name that is being replaced is looked up again.
 const MAX_ROUNDS: usize = 100;
 
@@ -38,8 +40,8 @@ pub struct Node {
     pub role: Role,
     held: Held,
     generation: u64,
-    /// The name that it was last found under: the node of the directory, and the name there.
-    name: Mutex<Option<(u64, Box<[u8]>)>>,
+    /// The names that it was last found under, the last one first: the node of the directory, and the name there.
+    names: Mutex<Vec<(u64, Box<[u8]>)>>,
     lookups: AtomicU64,
     writers: AtomicUsize,
     /// ctime at the last open of which the kernel may keep pages.
@@ -86,10 +88,20 @@ impl Node {
         (self.inode, self.role)
     }
 
+    /// The name that it was last found under.
+    fn last_name(&self) -> Option<(u64, Box<[u8]>)> {
+        self.names.lock().first().cloned()
+    }
+
     fn is_called(&self, parent: u64, name: &[u8]) {
-        let mut called = self.name.lock();
-        if !matches!(&*called, Some((there, known)) if *there == parent && **known == *name) {
-            *called = Some((parent, name.into()));
+        let mut called = self.names.lock();
+        let is_it = |(there, known): &(u64, Box<[u8]>)| *there == parent && **known == *name;
+        match called.iter().position(is_it) {
+            Some(at) => called[..=at].rotate_right(1),
+            None => {
+                called.truncate(MAX_NAMES - 1);
+                called.insert(0, (parent, name.into()));
+            }
         }
     }
 
@@ -162,7 +174,7 @@ impl Nodes {
     pub fn level(&self, node: &Node) -> rustix::io::Result<Level> {
         match node.role {
             Role::Native if node.id == TOP => Ok(Level::Top),
-            Role::Native => match &*node.name.lock() {
+            Role::Native => match node.names.lock().first() {
                 Some((TOP, _)) => Ok(Level::Bucket),
                 Some(_) | None => Ok(Level::Below),
             },
@@ -176,7 +188,7 @@ impl Nodes {
     /// ESTALE where it lies in none any more.
     pub fn annex_path(&self, node: &Node) -> rustix::io::Result<Vec<u8>> {
         let mut names = Vec::new();
-        let mut above = (node.role, node.name.lock().clone());
+        let mut above = (node.role, node.last_name());
         for _ in 0..ANNEX_DEPTH {
             let (parent, name) = match above {
                 (Role::Annex, _) => {
@@ -188,14 +200,14 @@ impl Nodes {
             };
             names.push(name);
             let parent = self.get(parent)?;
-            above = (parent.role, parent.name.lock().clone());
+            above = (parent.role, parent.last_name());
         }
         Err(Errno::STALE)
     }
 
     /// The directory that a node was last found in.
     pub fn parent_of(&self, node: &Node) -> Option<u64> {
-        node.name.lock().as_ref().map(|(parent, _)| *parent)
+        node.names.lock().first().map(|(parent, _)| *parent)
     }
 
     /// How many nodes there are.
@@ -224,8 +236,9 @@ impl Nodes {
             .by_inode
             .get(&(status.inode, status.role))
             .cloned()?;
-        let called = node.name.lock();
-        let so = matches!(&*called, Some((there, known)) if *there == parent && **known == *name);
+        let called = node.names.lock();
+        let so =
+            matches!(called.first(), Some((there, known)) if *there == parent && **known == *name);
         (so && node.held.born == status.born).then_some(node.id)
     }
 
@@ -265,7 +278,7 @@ impl Nodes {
     /// ESTALE where the inode is gone, and the kernel's word.
     pub fn pin_by_name(&self, view: &TreeView, node: &Node) -> rustix::io::Result<OwnedFd> {
         let by_name = || {
-            let (parent, name) = node.name.lock().clone()?;
+            let (parent, name) = node.last_name()?;
             let parent = self.get(parent).ok()?;
             let hold = parent.hold();
             let born = node.held.born;
@@ -284,6 +297,18 @@ impl Nodes {
         if let Some(node) = node {
             node.is_called(parent, name);
         }
+    }
+
+    /// The nodes that were found in one of these directories: directory, name there, node.
+    pub fn found_in(&self, parents: &HashSet<u64>) -> Vec<(u64, Box<[u8]>, u64)> {
+        let table = self.table.read();
+        let mut found = Vec::new();
+        for node in table.by_id.values() {
+            let names = node.names.lock();
+            let those = names.iter().filter(|(parent, _)| parents.contains(parent));
+            found.extend(those.map(|(parent, name)| (*parent, name.clone(), node.id)));
+        }
+        found
     }
 
     /// One reference to what a descriptor is of.
@@ -361,7 +386,7 @@ impl Nodes {
                 born: seen.born,
             },
             generation: self.generation,
-            name: Mutex::new(None),
+            names: Mutex::default(),
             lookups: AtomicU64::new(1),
             writers: AtomicUsize::new(0),
             pages: Mutex::new(None),
