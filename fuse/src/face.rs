@@ -399,7 +399,7 @@ impl Face {
         };
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(buffer.len().max(size as usize), 0);
-            match rustix::io::pread(&open.file, &mut buffer[..size as usize], offset) {
+            match open.read(&mut buffer[..size as usize], offset) {
                 Ok(length) => reply(Ok(&buffer[..length])),
                 Err(e) => reply(Err(e)),
             }
