@@ -537,6 +537,26 @@ def test_files_that_were_walked_are_forgotten(tmp_path):
         both.end()
 
 
+def test_a_name_that_no_longer_fitted_into_a_reply_is_forgotten(tmp_path):
+    """Names come with a reference each (readdirplus). The last of each reply does not fit, comes again in the next, and is held once."""
+    both = Mounted(tmp_path / "both")
+    for n in range(40):
+        (both.below / f"{n}").mkdir()
+        for m in range(150):  # about 80 of these names fit into what readdir(3) asks for at once
+            (both.below / f"{n}" / f"{m:03}-{'long' * 50}").touch()
+    both.start()
+    try:
+        for n in range(40):
+            assert len(os.listdir(both.inside / f"{n}")) == 150
+        with open("/proc/sys/vm/drop_caches", "w") as drop:
+            drop.write("2")
+        both.daemon.stop()
+        nodes = int(re.findall(r"nodes=(\d+)", both.daemon.log.read_text())[-1])
+        assert nodes < 5, f"{nodes} nodes are left after the kernel forgot them"
+    finally:
+        both.end()
+
+
 def test_a_daemon_with_few_descriptors_says_so_and_hides_no_name(tmp_path):
     both = Mounted(tmp_path / "both")
     for n in range(3000):

@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from lib import command, faces, s3, server
+from lib import command, data, faces, s3, server
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="a mount of this suite needs root and /dev/fuse")
 
@@ -261,3 +261,26 @@ def test_a_mount_of_another_process_sees_within_the_ttl_what_s3_did(apart, clien
                 client.put_object(Bucket=faces.BUCKET, Key=name, Body=body)
         threading.Event().wait(1.1)  # the TTL is the claim here: what was kept for a second is over
         assert [name for name in names if not shows(apart / name, body)] == []
+
+
+def test_what_a_mount_alone_wrote_is_sealed_by_who_seals(tmp_path, random):
+    """It reads nothing by itself. What was recorded of a file that it wrote is gone at once, and `twintree seal` records anew."""
+    root, point = tmp_path / "tree", tmp_path / "mount"
+    (root / faces.BUCKET).mkdir(parents=True)
+    point.mkdir()
+    old, new, other = random.bytes(5000), random.bytes(5000), random.bytes(700)
+    (root / faces.BUCKET / "old").write_bytes(old)
+
+    def etags():
+        return {row["key"]: row["etag"] for row in command.inventory(root, faces.BUCKET)}
+
+    assert command.run("seal", root).returncode == 0
+    assert etags() == {"old": data.md5(old)}
+    with Mounted(root, point, tmp_path / "said"):
+        with open(point / faces.BUCKET / "old", "r+b", buffering=0) as file:
+            file.write(new)
+        (point / faces.BUCKET / "other").write_bytes(other)
+        assert all(tag.endswith("-1") for tag in etags().values()), etags()
+    assert all(tag.endswith("-1") for tag in etags().values()), etags()
+    assert command.run("seal", root).returncode == 0
+    assert etags() == {"old": data.md5(new), "other": data.md5(other)}
