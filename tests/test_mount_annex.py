@@ -3,6 +3,7 @@
 The kernel keeps what it knows for an hour here, and nothing waits between S3's answer and the look.
 """
 
+import collections
 import contextlib
 import ctypes
 import errno
@@ -405,9 +406,11 @@ def test_large_metadata_is_read_where_it_does_not_fit_the_file(both, random):
     for key, path in (("native", both.on("mount", "native")), ("x//k", path)):
         put(both, key, b"x", Metadata=said, Tagging=tags)
         held = os.open(path, os.O_PATH)
-        for _ in range(2):
-            assert os.listxattr(path) == [META]
-            assert json.loads(os.getxattr(path, META))["meta"] == said
+        for asked in ("value", "names") * 2:
+            if asked == "names":
+                assert os.listxattr(path) == [META]
+            else:
+                assert json.loads(os.getxattr(path, META))["meta"] == said
             pathlib.Path("/proc/sys/vm/drop_caches").write_text("2")
         os.close(held)
     shown = subprocess.run(["getfattr", "--absolute-names", "-d", path], capture_output=True, check=True).stdout
@@ -545,13 +548,13 @@ def test_a_bucket_with_an_annex_is_not_removed_and_loses_nothing(both, random):
 
 
 def shown(both):
-    """What the annex is called, by the one name that leads to the key; every other name is somebody's own or nobody's."""
+    """What the annex is called, by the one name that leads to the key, and which names there are by listing and one by one."""
     top = both.on("mount", "")
-    names = [name for name in os.listdir(top) if name.startswith(annex.TOP)]
-    leads = [name for name in [annex.TOP, *(f"{annex.TOP}~{number}" for number in range(1, 6))]
-             if os.path.exists(top / name / annex.place("x//k"))]
-    assert len(leads) <= 1 and set(leads) <= set(names)
-    return leads[0] if leads else None
+    # By name before the listing, which tells the kernel of names anew.
+    there = [name for name in [annex.TOP, *(f"{annex.TOP}~{number}" for number in range(1, 6))] if os.path.lexists(top / name)]
+    leads = [name for name in there if os.path.exists(top / name / annex.place("x//k"))]
+    assert len(leads) <= 1
+    return leads[0] if leads else None, sorted(there), sorted(name for name in os.listdir(top) if name.startswith(annex.TOP))
 
 
 @pytest.mark.parametrize("who", ["S3", "the mount", "somebody in the directory"])
@@ -583,24 +586,30 @@ def test_a_real_entry_keeps_its_name(both, who, what):
         path = both.on("mount", name)
         return os.readlink(path) == "inner" if what == "link" else (path / "inner" if what == "folder" else path).read_bytes() == b"real"
 
+    def shows(name, *real):
+        names = sorted([*real, name] if name else real)
+        if who == "somebody in the directory":  # of him the kernel is told a moment later
+            server.wait_until(lambda: shown(both) == (name, names, names), f"{names} are shown, {name} for the annex")
+        assert shown(both) == (name, names, names) and all(map(is_real, real))
+
     make(annex.TOP)
-    assert shown(both) is None and is_real(annex.TOP)
+    shows(None, annex.TOP)
     put(both, "x//k", b"annexed")
-    assert shown(both) == ".annex~1" and is_real(annex.TOP)
+    shows(".annex~1", annex.TOP)
     gone(both, "x//k")
-    assert shown(both) is None and is_real(annex.TOP)
+    shows(None, annex.TOP)
     make(".annex~1")
     put(both, "x//k", b"annexed")
-    assert shown(both) == ".annex~2" and is_real(annex.TOP) and is_real(".annex~1")
+    shows(".annex~2", annex.TOP, ".annex~1")
     take(annex.TOP)
-    assert shown(both) == annex.TOP and is_real(".annex~1")
+    shows(annex.TOP, ".annex~1")
     if who == "the mount":
         return  # there the name is taken, and mkdir(2) says so
     make(annex.TOP)
-    assert shown(both) == ".annex~2" and is_real(annex.TOP)
+    shows(".annex~2", annex.TOP, ".annex~1")
     take(annex.TOP)
     take(".annex~1")
-    assert shown(both) == annex.TOP
+    shows(annex.TOP)
     assert sorted(s3.listed(both.client, faces.BUCKET)) == ["x//k"]
 
 
@@ -612,7 +621,7 @@ def test_what_is_called_so_is_taken_in_the_mount(plain):
     refused(errno.EISDIR, os.open, top, os.O_CREAT | os.O_WRONLY)
     refused(errno.ENOENT, os.stat, plain.on("mount", ".annex~1"))
     plain.on("mount", ".annex~1").mkdir()
-    assert shown(plain) == annex.TOP
+    assert shown(plain)[0] == annex.TOP
     os.rename(plain.on("mount", ".annex~1"), plain.on("mount", "elsewhere"))
     plain.on("mount", "elsewhere").rmdir()
     assert os.listdir(plain.on("mount", "")) == [annex.TOP]
@@ -643,6 +652,29 @@ def test_names_that_the_operator_hides_are_hidden_and_the_annex_too(tmp_path):
         assert found_in(both.on("mount", ".annex~1")) == {"x//k": 7}
         refused(errno.ENOENT, os.stat, both.on("mount", ".annex~1") / "x=d" / "@eaDir=d")
         assert list(s3.listed(both.client, faces.BUCKET)) == ["x//k"]
+
+
+class Dirent(ctypes.Structure):
+    """struct dirent64."""
+    _fields_ = [("number", ctypes.c_uint64), ("offset", ctypes.c_int64), ("length", ctypes.c_ushort), ("kind", ctypes.c_ubyte), ("name", ctypes.c_char * 256)]
+
+
+LIBC.opendir.restype, LIBC.opendir.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
+LIBC.readdir64.restype, LIBC.readdir64.argtypes = ctypes.POINTER(Dirent), [ctypes.c_void_p]
+LIBC.seekdir.restype, LIBC.seekdir.argtypes = None, [ctypes.c_void_p, ctypes.c_long]
+LIBC.closedir.argtypes = [ctypes.c_void_p]
+Entry = collections.namedtuple("Entry", "name number offset")
+
+
+def entries_of(path, offset=0):
+    """What readdir(3) gives of a folder from an offset on, `.` and `..` among it."""
+    folder = LIBC.opendir(os.fsencode(path))
+    assert folder
+    LIBC.seekdir(folder, offset)
+    while entry := LIBC.readdir64(folder):
+        name = ctypes.string_at(ctypes.addressof(entry.contents) + Dirent.name.offset)
+        yield Entry(name, entry.contents.number, entry.contents.offset)
+    LIBC.closedir(folder)
 
 
 # --- nothing else of ours ---
@@ -697,9 +729,9 @@ def test_no_way_leads_from_it_into_the_reserved_directory(plain):
     top = bucket / annex.TOP
     for folder in [top, *(path for path in top.rglob("*") if path.is_dir())]:
         assert (folder / "..").samefile(folder.parent) and (folder / ".").samefile(folder)
-        lines = subprocess.run(["ls", "-1aUi", folder], capture_output=True, check=True, text=True).stdout.splitlines()
-        listed = dict(reversed(line.split(None, 1)) for line in lines)
-        assert int(listed["."]) == folder.stat().st_ino and int(listed[".."]) == folder.parent.stat().st_ino
+        listed = {entry.name: entry.number for entry in entries_of(folder)}
+        assert listed[b"."] == folder.stat().st_ino and listed[b".."] == folder.parent.stat().st_ino
+        assert not numbers & set(listed.values())
         file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         for name in (".twintree", "annex", "stage", "bucket.json", "locks", "../.twintree", "../../.twintree", "../annex", "..=d/../bucket.json"):
             refused(errno.ENOENT, os.stat, name, dir_fd=file)
@@ -768,46 +800,15 @@ def test_a_long_folder_is_listed_with_its_annex_once_from_any_place(plain):
     for _ in range(2):
         assert sorted(os.listdir(plain.on("mount", ""))) == expected
     for each in (0, 1999, 2000, 2001):
-        seen, places = [], []
-        folder = opendir(plain.on("mount", ""))
-        while (entry := readdir(folder)) is not None:
-            seen.append(entry)
-            places.append(LIBC.telldir(folder))
-        assert len(seen) == 2003 and len(set(places)) == 2003
-        LIBC.seekdir(folder, places[each])
-        assert list(iter(lambda: readdir(folder), None)) == seen[each + 1:]
-        LIBC.closedir(folder)
+        seen = list(entries_of(plain.on("mount", "")))
+        assert len(seen) == 2003 and len({entry.offset for entry in seen}) == 2003
+        assert list(entries_of(plain.on("mount", ""), seen[each].offset)) == seen[each + 1:]
     for number in range(2000):
         if number % 2:
             plain.on("mount", sorted(names)[number]).unlink()
     assert len(os.listdir(plain.on("mount", ""))) == 1001
     gone(plain, "x//k")
     assert len(os.listdir(plain.on("mount", ""))) == 1000
-
-
-class Dirent(ctypes.Structure):
-    """struct dirent64."""
-    _fields_ = [("number", ctypes.c_uint64), ("offset", ctypes.c_int64), ("length", ctypes.c_ushort), ("kind", ctypes.c_ubyte), ("name", ctypes.c_char * 256)]
-
-
-LIBC.opendir.restype, LIBC.opendir.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
-LIBC.readdir64.restype, LIBC.readdir64.argtypes = ctypes.POINTER(Dirent), [ctypes.c_void_p]
-LIBC.telldir.restype, LIBC.telldir.argtypes = ctypes.c_long, [ctypes.c_void_p]
-LIBC.seekdir.restype, LIBC.seekdir.argtypes = None, [ctypes.c_void_p, ctypes.c_long]
-LIBC.closedir.argtypes = [ctypes.c_void_p]
-
-
-def opendir(path):
-    """opendir(3)."""
-    folder = LIBC.opendir(os.fsencode(path))
-    assert folder
-    return folder
-
-
-def readdir(folder):
-    """readdir(3): the next name; None at the end."""
-    entry = LIBC.readdir64(folder)
-    return ctypes.string_at(ctypes.addressof(entry.contents) + Dirent.name.offset) if entry else None
 
 
 # --- who may look, and from where ---
