@@ -318,37 +318,11 @@ fn is_half_made(above: &OwnedFd, name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        Access, BucketName, BucketSettings, Digester, Durability, KeyPolicy, Meta, Put, Store,
-        StoreOptions,
-    };
-
-    fn bucket(root: &std::path::Path) -> Bucket {
-        let store = Store::open(StoreOptions {
-            root: root.to_owned(),
-            durability: Durability::Relaxed,
-            keys: KeyPolicy::Any,
-            read_only: false,
-            hide: Vec::new(),
-            verify_mtime_only: false,
-        })
-        .expect("a store");
-        let name = BucketName::parse("bucket").expect("a name");
-        store
-            .create_bucket(&name, BucketSettings::default())
-            .expect("a bucket");
-        store.bucket(&name).expect("the bucket")
-    }
+    use crate::testing::{self, bucket};
+    use crate::{Access, Meta};
 
     fn put(bucket: &Bucket, key: &ObjectKey) {
-        let stage = bucket.stage(key, Some(0)).expect("staged");
-        let put = Put {
-            digests: Digester::new(&[]).finish(),
-            meta: Meta::default(),
-            checksum: None,
-            conditions: WriteConditions::default(),
-        };
-        bucket.publish(key, stage, put).expect("published");
+        testing::put(bucket, key, b"", Meta::default());
     }
 
     fn delete(bucket: &Bucket, key: &ObjectKey) {

@@ -51,6 +51,8 @@ mod stage;
 pub mod sweep;
 mod sync;
 mod tags;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod watch;
 pub mod write;

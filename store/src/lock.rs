@@ -498,27 +498,8 @@ pub(crate) fn probe(dir: &OwnedFd) -> Result<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BucketName, BucketSettings, Durability, KeyPolicy, Store, StoreOptions};
-
-    /// Another gateway's bucket on the same tree.
-    fn gateway(root: &std::path::Path) -> Bucket {
-        let store = Store::open(StoreOptions {
-            root: root.to_owned(),
-            durability: Durability::Relaxed,
-            keys: KeyPolicy::Any,
-            read_only: false,
-            hide: Vec::new(),
-            verify_mtime_only: false,
-        })
-        .expect("a store");
-        let name = BucketName::parse("bucket").expect("a name");
-        if store.bucket(&name).is_err() {
-            store
-                .create_bucket(&name, BucketSettings::default())
-                .expect("a bucket");
-        }
-        store.bucket(&name).expect("the bucket")
-    }
+    // Another gateway's bucket on the same tree.
+    use crate::testing::bucket as gateway;
 
     fn excludes(held_by: &Bucket, other: &Bucket, key: &ObjectKey) -> bool {
         let _held = held_by.lock_key(key).expect("locked");

@@ -288,10 +288,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
-    use crate::{
-        BucketName, BucketSettings, Digester, Durability, KeyPolicy, Meta, ObjectKey, Put, Store,
-        StoreOptions, WriteConditions,
-    };
+    use crate::{Meta, ObjectKey, testing};
 
     struct Room {
         dir: tempfile::TempDir,
@@ -301,20 +298,7 @@ mod tests {
     impl Room {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("a directory");
-            let store = Store::open(StoreOptions {
-                root: dir.path().to_owned(),
-                durability: Durability::Relaxed,
-                keys: KeyPolicy::Any,
-                read_only: false,
-                hide: Vec::new(),
-                verify_mtime_only: false,
-            })
-            .expect("a store");
-            let name = BucketName::parse("bucket").expect("a name");
-            store
-                .create_bucket(&name, BucketSettings::default())
-                .expect("a bucket");
-            let bucket = store.bucket(&name).expect("the bucket");
+            let bucket = testing::bucket(dir.path());
             std::fs::create_dir_all(dir.path().join("bucket/.twintree/prune")).expect("made");
             Self { dir, bucket }
         }
@@ -325,14 +309,7 @@ mod tests {
 
         fn put(&self, key: &str) {
             let key = ObjectKey::parse(key).expect("a key");
-            let stage = self.bucket.stage(&key, Some(0)).expect("staged");
-            let put = Put {
-                digests: Digester::new(&[]).finish(),
-                meta: Meta::default(),
-                checksum: None,
-                conditions: WriteConditions::default(),
-            };
-            self.bucket.publish(&key, stage, put).expect("published");
+            testing::put(&self.bucket, &key, b"", Meta::default());
         }
 
         /// A note as one leaves it that dies.

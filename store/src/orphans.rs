@@ -176,10 +176,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::{
-        Access, BucketName, BucketSettings, Digester, Durability, KeyPolicy, Meta, ObjectKey, Put,
-        Store, StoreOptions, WriteConditions,
-    };
+    use crate::{Access, Meta, ObjectKey, testing};
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -191,20 +188,7 @@ mod tests {
     impl Place {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("a directory");
-            let store = Store::open(StoreOptions {
-                root: dir.path().to_owned(),
-                durability: Durability::Relaxed,
-                keys: KeyPolicy::Any,
-                read_only: false,
-                hide: Vec::new(),
-                verify_mtime_only: false,
-            })
-            .expect("a store");
-            let name = BucketName::parse("bucket").expect("a name");
-            store
-                .create_bucket(&name, BucketSettings::default())
-                .expect("a bucket");
-            let bucket = store.bucket(&name).expect("the bucket");
+            let bucket = testing::bucket(dir.path());
             Self { dir, bucket }
         }
 
@@ -220,15 +204,7 @@ mod tests {
                 user,
                 ..Meta::default()
             };
-            let stage = self.bucket.stage(&key, None).expect("staged");
-            let digests = Digester::new(&[]).finish();
-            let put = Put {
-                digests,
-                meta: meta.clone(),
-                checksum: None,
-                conditions: WriteConditions::default(),
-            };
-            self.bucket.publish(&key, stage, put).expect("published");
+            testing::put(&self.bucket, &key, b"", meta.clone());
             meta
         }
 

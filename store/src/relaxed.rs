@@ -170,53 +170,21 @@ impl Drop for Report {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
-
     use super::*;
     use crate::record::{RECORD_XATTR, Record};
-    use crate::{
-        BucketSettings, Digester, Durability, KeyPolicy, Meta, ObjectKey, Put, StoreOptions,
-        WriteConditions,
-    };
-
-    fn put(bucket: &Bucket, body: &[u8]) {
-        let key = ObjectKey::parse("f").expect("a key");
-        let stage = bucket.stage(&key, None).expect("staged");
-        stage.file.write_all_at(body, 0).expect("written");
-        let mut digester = Digester::new(&[]);
-        digester.update(body);
-        let put = Put {
-            digests: digester.finish(),
-            meta: Meta::default(),
-            checksum: None,
-            conditions: WriteConditions::default(),
-        };
-        bucket.publish(&key, stage, put).expect("published");
-    }
+    use crate::{Meta, ObjectKey, testing};
 
     // With the time of the clock instead of the filesystem's this fails where ctime lags behind it: before
     // Linux 6.13, and with a server whose clock is slow.
     #[test]
     fn what_is_written_after_a_sync_is_never_covered_by_it() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(StoreOptions {
-            root: dir.path().to_owned(),
-            durability: Durability::Relaxed,
-            keys: KeyPolicy::Any,
-            read_only: false,
-            hide: Vec::new(),
-            verify_mtime_only: false,
-        })
-        .expect("a store");
-        let name = BucketName::parse("bucket").expect("a name");
-        store
-            .create_bucket(&name, BucketSettings::default())
-            .expect("a bucket");
-        let bucket = store.bucket(&name).expect("the bucket");
-        let boot = store.judge.boot();
+        let store = testing::store(dir.path());
+        let bucket = testing::bucket_of(&store);
+        let (boot, key) = (store.judge.boot(), ObjectKey::parse("f").expect("a key"));
         for round in 0..20_u8 {
             let report = Report::begin(&bucket.tree, boot).expect("begun");
-            put(&bucket, &[round]);
+            testing::put(&bucket, &key, &[round], Meta::default());
             report.publish(true).expect("published");
             let path = dir.path().join("bucket/f");
             let Some(bytes) = xattr::get(path, RECORD_XATTR).unwrap_or_default() else {

@@ -9,8 +9,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::{
-    Access, Acknowledgement, Digester, Durability, ETag, KeyPolicy, ObjectKey, StoreOptions,
-    Subscriber, Subscription,
+    Access, Acknowledgement, Digester, ETag, ObjectKey, Subscriber, Subscription, testing,
 };
 
 /// A bound for what surely comes.
@@ -40,15 +39,7 @@ impl Tree {
         for path in directories {
             fs::create_dir_all(dir.path().join("b").join(path)).expect("made");
         }
-        let store = Store::open(StoreOptions {
-            root: dir.path().to_owned(),
-            durability: Durability::Relaxed,
-            keys: KeyPolicy::Any,
-            read_only: false,
-            hide: Vec::new(),
-            verify_mtime_only: false,
-        })
-        .expect("a store");
+        let store = testing::store(dir.path());
         let (to, told) = mpsc::channel();
         let subscription = store.changes().subscribe(Arc::new(Forward(Mutex::new(to))));
         Self {
