@@ -1,5 +1,5 @@
-"""Three actors on one tree: S3, the mount, and who writes in the directory itself. A step is drawn as plain data (so that
-a failing run can be cut down to the steps that matter), and done to the daemon and to the reference alike."""
+"""Three actors on one tree: S3, the mount, and who writes in the directory itself. A step (lib/steps.py) is done to the
+daemon and to the reference alike, and what is answered is compared."""
 
 import ctypes
 import dataclasses
@@ -7,29 +7,12 @@ import errno
 import json
 import mmap
 import os
-import random
 
 from . import reference, server, tree, wire
 from .reference import Body
+from .steps import BUCKETS, HALVES, LATER, MODES
 
-BUCKETS = ("aaa", "bbb")
-"""There from the start; `ccc` and `ddd` come and go."""
-LATER = ("ccc", "ddd")
 META = "user.twintree.meta"
-NAMES = ("a", "b", "a-")
-BODIES = (b"", b"x", b"xy", b"yyy", random.Random(1).randbytes(5000), random.Random(2).randbytes(70_000))
-HALVES = ({}, {}, {"meta": {"colour": "red"}}, {"meta": {"colour": "blue"}, "tags": {"state": "new"}}, {"tags": {"state": "old"}})
-MODES = (0o600, 0o640, 0o644, 0o664, 0o755)
-CONDITIONS = ("always",) * 6 + ("if absent", "if there", "if seen", "if former", "if MD5")
-
-# How often each step is drawn: by S3, and by a face that has paths.
-BY_S3 = {"put": 20, "delete": 9, "copy": 3, "tag": 3, "make_bucket": 2, "remove_bucket": 1}
-BY_PATH = {"write": 5, "create": 3, "replace": 3, "same_size": 5, "append": 3, "truncate": 3, "mapped": 3, "chmod": 3, "set_times": 3,
-           "unlink": 6, "make_folder": 3, "remove_folder": 3, "rename": 6, "rename_folder": 5, "exchange": 3, "link": 6,
-           "set_half": 3, "remove_half": 2}
-ONLY_IN_MOUNT = {"hold": 3, "write_held": 3, "let_go": 3, "make_bucket": 2, "remove_bucket": 1, "rename_bucket": 3}
-ONLY_DIRECTLY = {"remove_tree": 2}
-RESTART = {"restart": 1}
 
 
 class Divergence(AssertionError):
@@ -39,50 +22,6 @@ class Divergence(AssertionError):
 def check(right, *words):
     if not right:
         raise Divergence(" ".join(str(word) for word in words))
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """`pick` and `other` choose among what is there; where `named`, `path` and `key` say what instead."""
-
-    face: str
-    what: str
-    pick: int
-    other: int
-    named: bool
-    path: str
-    to: str
-    key: str
-    data: bytes
-    half: dict
-    when: str
-    flag: int
-    seed: int
-    """Of the looks that follow."""
-
-
-def draw_path(draw):
-    bucket = draw.choice(BUCKETS * 4 + LATER)
-    return "/".join([bucket, *(draw.choice(NAMES) for _ in range(draw.choice((1, 1, 2, 2, 3))))])
-
-
-def draw_key(draw):
-    """One that a path can hold, mostly."""
-    kind = draw.randrange(12)
-    if kind < 8:
-        return draw_path(draw)[4:]
-    if kind < 10:
-        return draw_path(draw)[4:] + "/"
-    return "".join(draw.choice("ab./-") for _ in range(draw.randrange(1, 6)))
-
-
-def draw(rng, faces):
-    """A step of one of these faces."""
-    tables = {"S3": BY_S3 | RESTART, "mount": BY_PATH | ONLY_IN_MOUNT, "disk": BY_PATH | ONLY_DIRECTLY}
-    face, = rng.choices(faces, [2 if face == "S3" else 3 for face in faces])
-    what, = rng.choices(list(tables[face]), list(tables[face].values()))
-    return Step(face, what, rng.getrandbits(30), rng.getrandbits(30), rng.random() < 0.4, draw_path(rng), draw_path(rng), draw_key(rng),
-                rng.choice(BODIES), rng.choice(HALVES), rng.choice(CONDITIONS), rng.getrandbits(30), rng.getrandbits(60))
 
 
 def number(call, *words, **named):
@@ -157,7 +96,7 @@ class Actors:
         if named and step.named:
             return step.path
         just = [path for path in self.just if path in self.model.files]
-        return self.among(just if just and step.flag // 64 % 2 else self.model.files, step.pick)
+        return self.among(just if just and step.flag // 64 % 4 else self.model.files, step.pick)
 
     def ask(self, method, bucket, key=None, query="", body=b"", **headers):
         target = f"/{bucket}" + ("" if key is None else "/" + wire.encode(key, safe="/-._~")) + (f"?{query}" if query else "")
@@ -171,7 +110,7 @@ class Actors:
         if step.named or bucket is None:
             return step.path.split("/")[0], step.key
         just = [path.partition("/")[2] for path in self.just if path.startswith(bucket + "/") and path in self.model.files]
-        return bucket, self.among(just if just and step.flag // 64 % 2 else self.model.objects(bucket), step.pick) or step.key
+        return bucket, self.among(just if just and step.flag // 64 % 4 else self.model.objects(bucket), step.pick) or step.key
 
     def conditions(self, bucket, key, when):
         """The headers of a condition, and the status that it leads to where it does not hold."""
@@ -278,6 +217,7 @@ class Actors:
         return self.now.face == "mount"
 
     def agree(self, path, got, expected):
+        got, expected = (errno.ENOTEMPTY if wrong == errno.EEXIST else wrong for wrong in (got, expected))  # xfs: the one for the other
         check(got == expected, f"{path}: the call ended with {errno.errorcode.get(got, got)}, not {errno.errorcode.get(expected, expected)}")
         return not got
 
@@ -378,6 +318,33 @@ class Actors:
         self.tell(path, "to", len(data))
         os.truncate(self.on(step.face, path), len(data))
         self.model.files[path].rewritten(data)
+
+    def allocate(self, step):
+        """Longer by room that reads as zeros."""
+        path = self.file(step)
+        if path is None:
+            return
+        data = self.model.files[path].data + bytes(1 + step.flag % 9000)
+        self.tell(path, "to", len(data))
+        self.writing(path, os.O_WRONLY, lambda file: os.posix_fallocate(file, 0, len(data)))
+        self.model.files[path].rewritten(data)
+
+    def copy_range(self, step):
+        """The beginning of another file takes the place of as many bytes: the kernel copies, no write(2) shows."""
+        path, source = self.file(step), self.among(self.model.files, step.other)
+        if path is None or self.model.files[path] is self.model.files[source] or not self.model.files[source].data:
+            return
+        body, data = self.model.files[path], self.model.files[source].data
+        self.tell(path, "from", source)
+
+        def copy(file):
+            with open(self.on(step.face, source), "rb") as other:
+                at = 0
+                while at < len(data):
+                    at += os.copy_file_range(other.fileno(), file, len(data) - at, at, at)
+
+        self.writing(path, os.O_WRONLY, copy)
+        body.rewritten(data + body.data[len(data):])
 
     def chmod(self, step):
         path = self.file(step)

@@ -13,7 +13,8 @@ import re
 import stat
 
 from . import annex, reference, server, wire
-from .actors import META, NAMES, Actors, check, number
+from .actors import META, Actors, check, number
+from .steps import NAMES
 
 LIST = re.compile(r"<Contents><Key>(.*?)</Key>.*?<ETag>(?:&quot;|\")(.*?)(?:&quot;|\")</ETag>.*?<Size>(\d+)</Size>.*?</Contents>", re.S)
 PREFIXES = re.compile(r"<CommonPrefixes><Prefix>(.*?)</Prefix></CommonPrefixes>")

@@ -317,6 +317,8 @@ class Model:
         for name in {path, to} if how == "exchange" else {path}:
             if name in self.files:
                 self.files[name].changed(by_us)
+                # xfs: of two that are exchanged only one shows another ctime.
+                self.files[name].moved = PERHAPS if how == "exchange" else True
         if how == "exchange":
             self._exchange(path, to)
             return 0
