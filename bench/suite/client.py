@@ -17,11 +17,13 @@ RUN_SECONDS = 180
 
 @dataclasses.dataclass
 class Sample:
-    """One measurement: CPU of the server and wall, in seconds, for so much work."""
+    """One measurement: CPU of the server and wall, in seconds, for so much work. In a mount part of the work is done in the
+    program's own system calls: there `cpu` counts the program as well, and `daemon` says how much of it was servers'."""
 
     cpu: float
     wall: float
     work: float
+    daemon: float = 0.0
 
 
 @dataclasses.dataclass
@@ -40,7 +42,7 @@ class Request:
 
 
 class Client:
-    """Runs the load client; `bodies` is the file that requests send from and answers are compared with."""
+    """Runs the load client; `bodies` is the file that requests send from and answers are compared with; None: there are no requests."""
 
     def __init__(self, binary, folder, bodies):
         self.binary, self.folder, self.bodies = str(binary), folder, bodies
@@ -66,6 +68,14 @@ class Client:
         before = server.cpu()
         said = self._run(words)
         return said, server.cpu() - before
+
+    def files(self, op, path, count, **options):
+        """Does with files what programs do; gives wall and its own CPU seconds."""
+        words = ["files", "--op", op, "--path", path, "--count", count]
+        for name, value in options.items():
+            words += [f"--{name}", value]
+        said = self._run(words)
+        return said["wall"], said["cpu"]
 
     def raw(self, folder, files, threads, size, sync):
         """Makes files by plain system calls; gives wall and our own CPU."""

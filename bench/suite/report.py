@@ -3,8 +3,10 @@
 import datetime
 import statistics
 
-BEGIN, END = "<!-- the last full run, written by bench/run -->", "<!-- end of the run -->"
-SCALES = {"GB": (1e3, "ms/GB"), "request": (1e6, "µs/request"), "page": (1e3, "ms/page"), "upload": (1e3, "ms")}
+SERVERS = ("<!-- the last full run, written by bench/run -->", "<!-- end of the run -->")
+MOUNTS = ("<!-- the last full run of the mounts, written by bench/run --mount -->", "<!-- end of the run of the mounts -->")
+SCALES = {"GB": (1e3, "ms/GB"), "page": (1e3, "ms/page"), "upload": (1e3, "ms"),
+          **{each: (1e6, f"µs/{each}") for each in ("request", "read", "file", "stat", "entry")}}
 
 
 class Results:
@@ -84,23 +86,74 @@ def number_table(results):
             name = ""
 
 
-def document(results, machine, rounds, seconds, load):
-    """The generated part of RESULTS.md."""
-    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    lines = [BEGIN, "", f"Run of {today}: {rounds} rounds, interleaved, {seconds:.0f} s. Load average of the machine before and after: "
-             f"{load[0]:.1f}, {load[1]:.1f} (the benchmark itself included).", "",
-             "## Ratios", "", "Of the minima, and in brackets the median of the ratios of each round. Below 1 in the first columns: twintree costs "
-             "less than the limit. Above 1 in the last: versitygw costs more than twintree.", "", *ratio_table(results), ""]
+def servers(results):
+    """What is said of the servers."""
+    yield from ["## Ratios", "", "Of the minima, and in brackets the median of the ratios of each round. Below 1 in the first columns: twintree costs "
+                "less than the limit. Above 1 in the last: versitygw costs more than twintree.", "", *ratio_table(results), ""]
     beyond = list(misses(results))
-    lines += ["Beyond the aim in both minimum and median: " + ("nothing." if not beyond else ""), *(f"- {line}" for line in beyond), ""]
-    lines += ["## Numbers", "", *number_table(results), "", "## Machine", "", "| | |", "|---|---|"]
+    yield from ["Beyond the aim in both minimum and median: " + ("nothing." if not beyond else ""), *(f"- {line}" for line in beyond), ""]
+    yield from ["## Numbers", "", *number_table(results), ""]
+
+
+def _verdict(pair, aim):
+    reached = [ratio >= aim for ratio in pair]
+    return "met" if all(reached) else "met by one of the two" if any(reached) else "short"
+
+
+def speed_table(results):
+    """One row a case: the speed of each mount as a share of the bare directory's, and of passthrough as a multiple of rclone's."""
+    yield "| | passthrough / bare: wall | aim | | CPU | plain / bare: wall | CPU | passthrough / rclone: wall | CPU |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for case in results.cases:
+        shares = {}
+        for ours, other in (("passthrough", "bare"), ("plain", "bare"), ("passthrough", "rclone")):
+            for what in ("wall", "cpu"):
+                there = ours in case.variants and other in case.variants
+                shares[ours, other, what] = results.ratios(case, other, ours, what) if there else None
+        cells = [_pair(pair) for pair in shares.values()]
+        first = shares["passthrough", "bare", "wall"]
+        aim = [f"{case.aim:.2f}", _verdict(first, case.aim)] if case.aim and first else ["-", "-"]
+        yield "| " + " | ".join([case.name, cells[0], *aim, *cells[1:]]) + " |"
+
+
+def daemon_table(results):
+    """One row a variant: wall, CPU in all, and the daemon's part of it."""
+    yield "| | | unit | wall min | wall median | CPU min | CPU median | of it the daemons' |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for case in results.cases:
+        factor, unit = SCALES[case.unit]
+        name = case.name
+        for label in case.variants:
+            cells = [name, label, unit]
+            for what in ("wall", "cpu"):
+                costs = [cost * factor for cost in results.costs(case, label, what)]
+                cells += [_number(min(costs)), _number(statistics.median(costs))]
+            cells.append(_number(statistics.median(results.costs(case, label, "daemon")) * factor))
+            yield "| " + " | ".join(cells) + " |"
+            name = ""
+
+
+def mounts(results):
+    """What is said of the mounts."""
+    yield from ["### Shares of the bare directory's speed", "", "Of the minima, and in brackets the median of the ratios of each round. 1: as fast "
+                "as without a mount. CPU is that of the program and of all daemons. Of rclone: how many times as fast.", "", *speed_table(results), ""]
+    yield from ["### Numbers of the mounts", "", *daemon_table(results), ""]
+
+
+def document(marks, level, parts, machine, rounds, seconds, load):
+    """A generated part of RESULTS.md, between its marks; `level`: of its headings."""
+    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    lines = [marks[0], "", f"Run of {today}: {rounds} rounds, interleaved, {seconds:.0f} s. Load average of the machine before and after: "
+             f"{load[0]:.1f}, {load[1]:.1f} (the benchmark itself included).", "", *parts]
+    lines += [f"{level} Machine", "", "| | |", "|---|---|"]
     lines += [f"| {what} | {value} |" for what, value in machine]
-    return "\n".join([*lines, "", END])
+    return "\n".join([*lines, "", marks[1]])
 
 
-def replace(path, text):
-    """Puts the generated part into RESULTS.md; what people wrote around it stays."""
-    old = path.read_text() if path.exists() else f"{BEGIN}\n{END}\n"
-    before, _, rest = old.partition(BEGIN)
-    _, _, after = rest.partition(END)
+def replace(path, marks, text):
+    """Puts a generated part into RESULTS.md; what people wrote around it stays."""
+    begin, end = marks
+    old = path.read_text() if path.exists() else f"{begin}\n{end}\n"
+    before, _, rest = old.partition(begin)
+    _, _, after = rest.partition(end)
     path.write_text(before + text + after)

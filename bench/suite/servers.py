@@ -92,10 +92,10 @@ def _head(method, target, headers):
 class Twintree(Server):
     """`twintree serve`, as tests start it, with the log of a quiet server."""
 
-    def __init__(self, root, folder, durability):
+    def __init__(self, root, folder, durability, *flags, log="warn"):
         super().__init__(root)
         self.label = f"twintree {durability}"
-        self.daemon = server.Daemon(root, folder, "--log", "warn", "--durability", durability)
+        self.daemon = server.Daemon(root, folder, "--log", log, "--durability", durability, *flags)
 
     def start(self):
         self.daemon.start()
@@ -123,16 +123,20 @@ class Peer(Server):
             self.process = subprocess.Popen(self.command(), stdout=output, stderr=output, cwd=self.folder)
         self.pid = self.process.pid
         deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                if time.monotonic() > deadline or self.process.poll() is not None:
-                    self.stop()
-                    words = (self.folder / "output").read_text(errors="replace")[-2000:]
-                    raise SystemExit(f"{self.label} does not start: {words}") from None
-                time.sleep(0.02)
+        while not self.is_ready():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                self.stop()
+                words = (self.folder / "output").read_text(errors="replace")[-2000:]
+                raise SystemExit(f"{self.label} does not start: {words}")
+            time.sleep(0.02)
+
+    def is_ready(self):
+        """Whether it listens."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
     def stop(self):
         if self.process.poll() is None:
@@ -142,6 +146,10 @@ class Peer(Server):
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+    def arguments(self, name, **words):
+        """The arguments in a file of bench/peers, one a line."""
+        return [line for line in self.config(name, **words).splitlines() if line and not line.startswith("#")]
 
     def config(self, name, **words):
         """A file of bench/peers with its words replaced."""
@@ -162,8 +170,7 @@ class Versitygw(Peer):
         self.binary = binary
 
     def command(self):
-        text = self.config("versitygw.args", ACCESS=server.ACCESS_KEY, SECRET=server.SECRET_KEY)
-        return [self.binary, *(line for line in text.splitlines() if line and not line.startswith("#"))]
+        return [self.binary, *self.arguments("versitygw.args", ACCESS=server.ACCESS_KEY, SECRET=server.SECRET_KEY)]
 
 
 class Nginx(Peer):

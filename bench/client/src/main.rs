@@ -1,10 +1,11 @@
-//! The load client of `bench/run`: two commands, no dependencies.
+//! The load client of `bench/run`: three commands, no dependencies.
 //!
 //! `load` replays prepared (and signed) HTTP/1.1 requests over N kept-alive connections, one blocking thread
 //! each, and ends with an error at the first answer that is not the expected one. `raw` makes files with plain
-//! system calls, as the limit that a PUT is held against. Both print one line of JSON. What is asked, how often
-//! and what it means is decided by `bench/run`.
+//! system calls, as the limit that a PUT is held against. `files` does with files what programs do, below a mount or
+//! a bare directory. Each prints one line of JSON. What is asked, how often and what it means is decided by `bench/run`.
 
+mod files;
 mod load;
 mod plan;
 mod raw;
@@ -18,7 +19,8 @@ fn main() -> ExitCode {
     let outcome = Options::parse(words).and_then(|options| match command.as_str() {
         "load" => load::run(&options),
         "raw" => raw::run(&options),
-        other => Err(format!("no command {other:?}: load or raw")),
+        "files" => files::run(&options),
+        other => Err(format!("no command {other:?}: load, raw or files")),
     });
     match outcome {
         Ok(line) => {
