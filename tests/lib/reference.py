@@ -72,7 +72,9 @@ class Body:
 
     def set_times(self, at, by_us):
         """Who sets mtime directly may have written as well; and of what is not known to be the same, we know no more then."""
-        if by_us and (self.opens or self.tag == SURE or self.seen == self.md5()):
+        if by_us:
+            if self.tag == EITHER and self.seen != self.md5() and not self.opens:
+                self.tag = LOOSE  # a condition may have had it read meanwhile
             self.kept()
         else:
             self.rewritten(self.data)
