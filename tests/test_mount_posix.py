@@ -430,6 +430,41 @@ def test_a_store_into_a_mapping_moves_the_time_that_stat_shows(tmp_path, random)
             assert os.stat(path).st_mtime_ns == both.on("disk", "file").stat().st_mtime_ns > 1
 
 
+def test_what_has_no_room_in_the_file_comes_along_to_another_bucket(both, random):
+    """What lies in `records/` of a bucket, another bucket would not find: the kernel's word is EXDEV, and mv(1) copies."""
+    said = {f"key-{number}": "v" * 180 for number in range(9)}
+    tags = [{"Key": f"tag-{number}", "Value": "t" * 250} for number in range(10)]
+    bodies = {key: random.bytes(1000) for key in ("file", "folder/below/file")}
+    for key, body in bodies.items():
+        tagging = "&".join(f"{tag['Key']}={tag['Value']}" for tag in tags)
+        both.client.put_object(Bucket=faces.BUCKET, Key=key, Body=body, Metadata=said, Tagging=tagging)
+    both.client.put_object(Bucket=faces.SECOND, Key="small/file", Body=b"small", Metadata={"from": "two"})
+    is_beside = any(both.on("disk", ".twintree").glob("records/?*"))
+    kind = subprocess.run(["stat", "-f", "-c", "%T", both.on("disk", "file")], capture_output=True, text=True, check=True).stdout
+    assert is_beside or "ext" not in kind, "ext4 has room for 4 KiB"
+    if is_beside:
+        with refused(errno.EXDEV):
+            os.link(both.on("mount", "file"), both.on("mount", "file", faces.SECOND))
+        for name in ("file", "folder"):
+            with refused(errno.EXDEV):
+                rename(both.on("mount", name), both.on("mount", name, faces.SECOND), NOREPLACE)
+            with refused(errno.EXDEV):
+                rename(both.on("mount", "small", faces.SECOND), both.on("mount", name), EXCHANGE)
+    for name in ("file", "folder"):
+        subprocess.run(["mv", both.on("mount", name), both.on("mount", name, faces.SECOND)], check=True)
+    for key, body in bodies.items():
+        assert both.client.get_object(Bucket=faces.SECOND, Key=key)["Body"].read() == body
+        assert both.client.head_object(Bucket=faces.SECOND, Key=key)["Metadata"] == said
+        assert both.client.get_object_tagging(Bucket=faces.SECOND, Key=key)["TagSet"] == tags
+    both.on("disk", "nobody-put", faces.SECOND).write_bytes(b"x")
+    both.client.put_object_tagging(Bucket=faces.SECOND, Key="nobody-put", Tagging={"TagSet": tags})
+    assert both.client.get_object_tagging(Bucket=faces.SECOND, Key="nobody-put")["TagSet"] == tags
+    assert s3.etag(both.client, faces.SECOND, "nobody-put").endswith("-1"), "nobody has read it"
+    os.rename(both.on("mount", "small/file", faces.SECOND), both.on("mount", "small"))
+    assert both.client.head_object(Bucket=faces.BUCKET, Key="small")["Metadata"] == {"from": "two"}
+    assert list(s3.listed(both.client, faces.BUCKET)) == ["small"]
+
+
 def test_folders_are_exchanged_also_across_buckets(both, random):
     bodies = {key: random.bytes(1000) for key in ("one/inner/file", "two/file")}
     for key, body in bodies.items():

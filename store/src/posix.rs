@@ -210,23 +210,30 @@ impl TreeView {
 
     /// Where an open file lies now, by the path that the kernel knows of it.
     pub fn place(&self, file: impl AsFd) -> Option<Place> {
-        let path = fs::readlink(proc_path(&file), Vec::new())
-            .ok()?
-            .into_bytes();
-        let root = self.store.location().as_os_str().as_bytes();
-        let rest = path
-            .strip_prefix(root)
-            .map(|rest| rest.strip_prefix(b"/").unwrap_or(rest))?;
-        let (bucket, key) = match rest.iter().position(|byte| *byte == b'/') {
-            Some(at) => (&rest[..at], &rest[at + 1..]),
-            None => return None,
-        };
+        let path = self.path_below(&file)?;
+        let at = path.iter().position(|byte| *byte == b'/')?;
+        let (bucket, key) = (&path[..at], &path[at + 1..]);
         let bucket = self.store.bucket(&bucket_name(bucket)?).ok()?;
         let key = ObjectKey::parse(&key_text(key))
             .ok()
             // Linux: of a file without a name the path ends in " (deleted)".
             .filter(|_| status::of(&file).is_ok_and(|status| status.links > 0));
         Some(Place { bucket, key })
+    }
+
+    /// The bucket in which an open file or directory lies now; of a bucket's own directory, that bucket.
+    fn bucket_of(&self, entry: impl AsFd) -> Option<Bucket> {
+        let path = self.path_below(entry)?;
+        let name = path.split(|byte| *byte == b'/').next()?;
+        self.store.bucket(&bucket_name(name)?).ok()
+    }
+
+    /// The path of an open file from the root, as the kernel knows it.
+    fn path_below(&self, file: impl AsFd) -> Option<Vec<u8>> {
+        let path = fs::readlink(proc_path(&file), Vec::new()).ok()?;
+        let root = self.store.location().as_os_str().as_bytes();
+        let rest = path.as_bytes().strip_prefix(root)?;
+        Some(rest.strip_prefix(b"/").unwrap_or(rest).to_vec())
     }
 
     /// Does what moves a file's ctime and leaves its content, and keeps its record true.

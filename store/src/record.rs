@@ -105,14 +105,22 @@ impl Record {
         }
     }
 
-    /// What is left when the content was changed: the object half, under a stamp that no file has.
-    pub(crate) fn without_content(&self) -> Self {
+    /// One that says nothing of the content, under a stamp that no file has: for an object half that needs a record.
+    pub(crate) fn of_no_content() -> Self {
         let nowhen = Timestamp(i64::MIN);
         let stamp = Stamp {
             size: 0,
             modified: nowhen,
             seal: nowhen,
         };
+        Self {
+            dropped: true,
+            ..Self::new(ETag::Md5([0; 16]), 0, stamp)
+        }
+    }
+
+    /// What is left when the content was changed: the object half.
+    pub(crate) fn without_content(&self) -> Self {
         let of_content = [
             kind::LONG_CHECKSUM,
             kind::PARTS,
@@ -125,9 +133,8 @@ impl Record {
             type_code: self.type_code,
             has_meta: self.has_meta,
             sealed: self.sealed,
-            dropped: true,
             fields: fields.cloned().collect(),
-            ..Self::new(ETag::Md5([0; 16]), 0, stamp)
+            ..Self::of_no_content()
         }
     }
 

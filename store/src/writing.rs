@@ -131,6 +131,21 @@ impl Bucket {
         }
     }
 
+    /// Would a file, or a file below a directory, lose something of its record by leaving this bucket? That lies in
+    /// `records/` where the filesystem has no room for it in the file. Of a directory, and of a file that we may
+    /// not read, only `records/` is looked at.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn keeps_beside(&self, entry: impl AsFd) -> Result<bool> {
+        let stat = fs::fstat(&entry).map_err(|e| system("an entry", e))?;
+        match (crate::root::kind(&stat), readable(&entry)) {
+            (FileType::RegularFile, Ok(Some(file))) => disk::lies_beside(file, &self.tree),
+            (FileType::RegularFile | FileType::Directory, _) => disk::is_any_beside(&self.tree),
+            _ => Ok(false),
+        }
+    }
+
     /// The record that speaks of a file whose record is held.
     fn before_change(&self, file: &OwnedFd) -> Option<Record> {
         let verdict = FileState::look(file)

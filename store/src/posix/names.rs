@@ -127,7 +127,7 @@ impl TreeView {
     /// Gives what a descriptor is of another name.
     ///
     /// # Errors
-    /// As [`TreeView::create`].
+    /// As [`TreeView::create`], and EXDEV for a name in another bucket where the record does not lie in the file.
     pub fn link(
         &self,
         level: &Level,
@@ -136,6 +136,7 @@ impl TreeView {
         name: &[u8],
     ) -> rustix::io::Result<()> {
         self.check_new(level, name)?;
+        self.check_leaves_nothing(&file, &dir)?;
         self.keeping_record(&file, || {
             match fs::linkat(&file, c"", &dir, name, AtFlags::EMPTY_PATH) {
                 // Linux: by descriptor only with CAP_DAC_READ_SEARCH.
@@ -155,8 +156,8 @@ impl TreeView {
     /// come to the top or leave it.
     ///
     /// # Errors
-    /// EPERM for names that are kept back and moves from or to the top, EROFS for what an annex is or holds, and
-    /// the kernel's word.
+    /// EPERM for names that are kept back and moves from or to the top, EROFS for what an annex is or holds, EXDEV
+    /// for what would leave something of its record in the bucket that it comes from, and the kernel's word.
     pub fn rename(
         &self,
         from: (&Level, BorrowedFd<'_>, &[u8]),
@@ -189,6 +190,13 @@ impl TreeView {
         };
         // Of EXCHANGE both stay; of a replaced file other names may stay: their ctime moves as well.
         let other = look(to.1, to.2);
+        self.check_leaves_nothing(&moved, to.1)?;
+        if let Some(other) = other
+            .as_ref()
+            .filter(|_| flags.contains(RenameFlags::EXCHANGE))
+        {
+            self.check_leaves_nothing(other, from.1)?;
+        }
         let files: Vec<_> = [Some(&moved), other.as_ref()]
             .into_iter()
             .flatten()
@@ -197,6 +205,21 @@ impl TreeView {
         match self.place(&moved) {
             Some(place) => place.bucket.keeping_records(&files, Moves::Ctime, rename),
             None => rename(),
+        }
+    }
+
+    /// Refuses a new name for what would leave something of its record in the bucket where it lies: whoever moves
+    /// it copies it then, and its xattrs with it.
+    ///
+    /// # Errors
+    /// EXDEV, and the kernel's word.
+    fn check_leaves_nothing(&self, entry: impl AsFd, dir: impl AsFd) -> rustix::io::Result<()> {
+        let (Some(from), Some(to)) = (self.bucket_of(&entry), self.bucket_of(dir)) else {
+            return Ok(());
+        };
+        match from.name() != to.name() && from.keeps_beside(entry).map_err(number)? {
+            true => Err(Errno::XDEV),
+            false => Ok(()),
         }
     }
 

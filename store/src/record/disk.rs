@@ -86,6 +86,41 @@ pub(crate) fn load_overflow(record: &mut Record, tree: &Tree) -> Result<()> {
     Ok(())
 }
 
+/// Does something of what is recorded of a file (opened, not by O_PATH) lie in `records/` of its bucket?
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn lies_beside(file: impl AsFd, tree: &Tree) -> Result<bool> {
+    let beside = |record: Record| {
+        let mut fields = [kind::OVERFLOW, kind::META_OVERFLOW].into_iter();
+        fields.any(|kind| record.field(kind).is_some())
+    };
+    match get_xattr(&file, RECORD_XATTR) {
+        Ok(bytes) => Ok(bytes.is_some_and(|bytes| Record::decode(&bytes).is_ok_and(beside))),
+        Err(e) if is_unsupported(e) => Ok(read_beside(inode(&file)?, tree)?.record.is_some()),
+        Err(e) => Err(system("a record", e)),
+    }
+}
+
+/// Does `records/` of a bucket hold anything?
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn is_any_beside(tree: &Tree) -> Result<bool> {
+    for what in ["records", "records/i"] {
+        let Some(dir) = tree.reserved(what, false)? else {
+            continue;
+        };
+        for entry in fs::Dir::read_from(&dir).map_err(|e| system(what, e))? {
+            let entry = entry.map_err(|e| system(what, e))?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b".." | b"i") {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Writes record and meta of a file that is not yet published (or whose key is locked); meta first,
 /// because the record's ctime is the later one. Returns the bytes of the record as they lie there.
 ///
@@ -116,10 +151,11 @@ pub(crate) fn write(
     write_record(file, &record, tree)
 }
 
-/// Writes the meta half alone, of a file whose record (if any) is left as it is.
+/// Writes the meta half alone, of a file whose record (if any) is left as it is. Where it is too large for an
+/// xattr, a file without a record gets one that says where it lies, and nothing of the content.
 ///
 /// # Errors
-/// As [`write`]; `NoSpace` also for a value that is too large for an xattr of a file without record.
+/// As [`write`].
 pub(crate) fn write_meta(
     file: impl AsFd,
     record: Option<&Record>,
@@ -130,6 +166,9 @@ pub(crate) fn write_meta(
         (Ok(()), _) => Ok(()),
         (Err(e), Some(record)) if is_too_large(e) || lacks_xattrs(&file, e) => {
             write(file, record, meta, tree).map(|_| ())
+        }
+        (Err(e), None) if is_too_large(e) => {
+            write(file, &Record::of_no_content(), meta, tree).map(|_| ())
         }
         // By inode alone it would soon be said of another file: a record's stamp is what binds it.
         (Err(e), None) if lacks_xattrs(&file, e) => Err(StoreError::InvalidRequest(
