@@ -7,9 +7,10 @@
 //! to one faults and waits for the clone: of each thread's stores the clone has a first part, and none after it.
 //! What the mount's kernel has not handed down (a mapping, where the mount is plain) is not in the file yet.
 //!
-//! Semantics: a snapshot is described by a look at the file *before* the clone, so that its bytes may be newer than
-//! its ETag says, and never older: who asks for another range under that ETag is refused (412), not given bytes
-//! that do not fit.
+//! Semantics: the file is looked at before the clone and after it. Where nothing moved, the snapshot has the ETag of
+//! that moment, and another range under it is of the same; where something did, it has one of its own, and who asks
+//! for another range under that, or came with the ETag of the first look, is refused (412), not given bytes that do
+//! not fit.
 //!
 //! A clone costs its file's writer something: he waits while it is made, and the first write to a block that is shared
 //! needs a new one, on a disk where he may have counted on his own. So it is bounded: [`LONGEST`], [`MOST`],
@@ -29,7 +30,7 @@ use rustix::io::Errno;
 use crate::path;
 use crate::record::FileState;
 use crate::root::system;
-use crate::{Bucket, Inode, Object, ObjectKey, Result};
+use crate::{Bucket, FluxNumber, Inode, Object, ObjectKey, Result, random};
 
 /// The longest range, in bytes: its dirty pages are written and its blocks counted while the writer waits.
 const LONGEST: u64 = 1 << 30;
@@ -143,7 +144,9 @@ impl Bucket {
                 },
                 ..before
             };
-            let Some(mut taken) = self.described(object, inode, &seen) else {
+            let is_of_one_look = (after.size, after.modified, after.changed)
+                == (before.size, before.modified, before.changed);
+            let Some(mut taken) = self.described(object, inode, &seen, is_of_one_look) else {
                 return Ok(Snapshot::Closed);
             };
             let to = Arc::new(to);
@@ -166,13 +169,25 @@ impl Bucket {
         }
     }
 
-    /// The object as `seen`; `None` where that is another than was described, and not in flux.
-    fn described(&self, object: &Object, inode: Inode, seen: &FileState) -> Option<Object> {
+    /// The object as `seen`; `None` where that is another than was described, and not in flux. What moved between two
+    /// looks may hold the bytes of either, and gets an ETag that nothing else has: no other range is taken for one of
+    /// the same moment, and no condition that was true of the first look is met.
+    fn described(
+        &self,
+        object: &Object,
+        inode: Inode,
+        seen: &FileState,
+        is_of_one_look: bool,
+    ) -> Option<Object> {
         let mut described = object.clone();
-        if (seen.size, seen.modified) != object.stamp {
+        if !is_of_one_look || (seen.size, seen.modified) != object.stamp {
             let open = self.store.changes.in_flux(inode)?;
+            let salt = match is_of_one_look {
+                true => open,
+                false => FluxNumber(random::number()),
+            };
             let info = &mut described.info;
-            info.etag = seen.derivation(self.stable_inodes()).in_flux(open);
+            info.etag = seen.derivation(self.stable_inodes()).in_flux(salt);
             (info.size, info.modified) = (seen.size, seen.modified);
         }
         Some(described)
