@@ -222,10 +222,9 @@ impl TreeView {
     }
 
     /// The bucket in which an open file or directory lies now; of a bucket's own directory, that bucket.
-    fn bucket_of(&self, entry: impl AsFd) -> Option<Bucket> {
+    fn bucket_name_of(&self, entry: impl AsFd) -> Option<BucketName> {
         let path = self.path_below(entry)?;
-        let name = path.split(|byte| *byte == b'/').next()?;
-        self.store.bucket(&bucket_name(name)?).ok()
+        bucket_name(path.split(|byte| *byte == b'/').next()?)
     }
 
     /// The path of an open file from the root, as the kernel knows it.

@@ -144,9 +144,7 @@ impl Bucket {
                 },
                 ..before
             };
-            let is_of_one_look = (after.size, after.modified, after.changed)
-                == (before.size, before.modified, before.changed);
-            let Some(mut taken) = self.described(object, inode, &seen, is_of_one_look) else {
+            let Some(mut taken) = self.described(object, inode, &seen, after == before) else {
                 return Ok(Snapshot::Closed);
             };
             let to = Arc::new(to);

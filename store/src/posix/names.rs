@@ -136,8 +136,8 @@ impl TreeView {
         name: &[u8],
     ) -> rustix::io::Result<()> {
         self.check_new(level, name)?;
-        self.check_leaves_nothing(&file, &dir)?;
         self.keeping_record(&file, || {
+            self.check_leaves_nothing(&file, &dir)?;
             match fs::linkat(&file, c"", &dir, name, AtFlags::EMPTY_PATH) {
                 // Linux: by descriptor only with CAP_DAC_READ_SEARCH.
                 Err(Errno::NOENT | Errno::PERM) => fs::linkat(
@@ -180,6 +180,7 @@ impl TreeView {
                 }
             }
         }
+        let exchanges = flags.contains(RenameFlags::EXCHANGE);
         let rename = || fs::renameat_with(from.1, from.2, to.1, to.2, flags);
         let look = |dir, name| {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -190,20 +191,20 @@ impl TreeView {
         };
         // Of EXCHANGE both stay; of a replaced file other names may stay: their ctime moves as well.
         let other = look(to.1, to.2);
-        self.check_leaves_nothing(&moved, to.1)?;
-        if let Some(other) = other
-            .as_ref()
-            .filter(|_| flags.contains(RenameFlags::EXCHANGE))
-        {
-            self.check_leaves_nothing(other, from.1)?;
-        }
         let files: Vec<_> = [Some(&moved), other.as_ref()]
             .into_iter()
             .flatten()
             .map(AsFd::as_fd)
             .collect();
         match self.place(&moved) {
-            Some(place) => place.bucket.keeping_records(&files, Moves::Ctime, rename),
+            // What is said of a file does not change meanwhile.
+            Some(place) => place.bucket.keeping_records(&files, Moves::Ctime, || {
+                self.check_leaves_nothing(&moved, to.1)?;
+                if let Some(other) = other.as_ref().filter(|_| exchanges) {
+                    self.check_leaves_nothing(other, from.1)?;
+                }
+                rename()
+            }),
             None => rename(),
         }
     }
@@ -214,10 +215,14 @@ impl TreeView {
     /// # Errors
     /// EXDEV, and the kernel's word.
     fn check_leaves_nothing(&self, entry: impl AsFd, dir: impl AsFd) -> rustix::io::Result<()> {
-        let (Some(from), Some(to)) = (self.bucket_of(&entry), self.bucket_of(dir)) else {
+        let (Some(from), Some(to)) = (self.bucket_name_of(&entry), self.bucket_name_of(dir)) else {
             return Ok(());
         };
-        match from.name() != to.name() && from.keeps_beside(entry).map_err(number)? {
+        if from == to {
+            return Ok(());
+        }
+        let bucket = self.store.bucket(&from).map_err(number)?;
+        match bucket.keeps_beside(entry).map_err(number)? {
             true => Err(Errno::XDEV),
             false => Ok(()),
         }
