@@ -20,6 +20,8 @@
 //! a second at most. The mount subscribes once; it queues what it is told and acknowledges from a thread of
 //! its own (`reference/fuse.md` section 9). It gets what S3 does, never what itself does through the tree.
 
+mod own;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -28,7 +30,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::BucketName;
+use crate::record::FileState;
 use held::Held;
+use own::Own;
 
 /// How long an answer waits for the subscribers.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -113,6 +117,7 @@ pub struct Changes {
     writers: [Mutex<HashMap<Inode, Writers>>; SHARDS],
     /// Held by who reads a record, decides, and writes it: by inode, since one file may have many names.
     records: [Mutex<()>; SHARDS],
+    own: Own,
     listening: AtomicUsize,
     subscribers: RwLock<Vec<(u64, Arc<dyn Subscriber>)>>,
     /// Was the incident that is under way warned of?
@@ -196,6 +201,26 @@ impl Changes {
             shard.remove(&inode);
         }
         last
+    }
+
+    /// A writable open is about to end, and the file is as it is to stay: what a watcher hears of it is no news.
+    pub(crate) fn leaves(&self, state: FileState) {
+        self.own.left(state);
+    }
+
+    /// Is what a file shows the mount's own doing? It is open for writing there, or as it was left there.
+    pub(crate) fn is_own(&self, state: &FileState) -> bool {
+        self.in_flux(state.inode()).is_some() || self.own.is_as_left(state)
+    }
+
+    /// Whether a watcher asks [`Changes::is_own`] from now on, and says when it [`Changes::watcher_looked`].
+    pub(crate) fn watcher_looks(&self, looks: bool) {
+        self.own.look(looks);
+    }
+
+    /// The watcher has read all events that had come.
+    pub(crate) fn watcher_looked(&self) {
+        self.own.looked();
     }
 
     /// Holds the record of a file against who else in this process would write it. A few system calls long.

@@ -6,6 +6,7 @@ use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -26,7 +27,11 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    order: VecDeque<(BucketName, String)>,
+    /// To be looked at now.
+    doubted: VecDeque<(BucketName, String)>,
+    /// Written when, in this order: too young to be read yet.
+    written: VecDeque<(Instant, (BucketName, String))>,
+    /// Those of both.
     known: HashSet<(BucketName, String)>,
 }
 
@@ -34,27 +39,49 @@ impl Queue {
     /// Queues a file, unless it waits already or the queue is full.
     pub(crate) fn push(&self, bucket: &BucketName, key: &str) {
         let mut waiting = self.waiting.lock();
-        if waiting.order.len() >= QUEUE_MAX {
-            return;
-        }
-        let item = (bucket.clone(), key.to_owned());
-        if waiting.known.insert(item.clone()) {
-            waiting.order.push_back(item);
+        if let Some(item) = waiting.takes(bucket, key) {
+            waiting.doubted.push_back(item);
             self.arrived.notify_one();
         }
     }
-}
 
-impl Queue {
-    /// Takes the file that waits longest; waits for one at most so long.
-    pub(crate) fn pop(&self, wait: std::time::Duration) -> Option<(BucketName, String)> {
+    /// Queues a file that somebody wrote just now, for when it was left alone for long enough. Nobody is woken.
+    pub(crate) fn push_written(&self, bucket: &BucketName, key: &str) {
         let mut waiting = self.waiting.lock();
-        if waiting.order.is_empty() {
-            self.arrived.wait_for(&mut waiting, wait);
+        if let Some(item) = waiting.takes(bucket, key) {
+            waiting.written.push_back((Instant::now(), item));
         }
-        let item = waiting.order.pop_front()?;
+    }
+
+    /// Takes the file that waits longest, of those that were written none that is younger than `quiet`; waits
+    /// for one at most so long.
+    pub(crate) fn pop(&self, wait: Duration, quiet: Duration) -> Option<(BucketName, String)> {
+        let mut waiting = self.waiting.lock();
+        let item = waiting.next(quiet).or_else(|| {
+            self.arrived.wait_for(&mut waiting, wait);
+            waiting.next(quiet)
+        })?;
         waiting.known.remove(&item);
         Some(item)
+    }
+}
+
+impl Waiting {
+    /// The file as it is queued, where it may be.
+    fn takes(&mut self, bucket: &BucketName, key: &str) -> Option<(BucketName, String)> {
+        let item = (bucket.clone(), key.to_owned());
+        let has_room = self.known.len() < QUEUE_MAX;
+        (has_room && self.known.insert(item.clone())).then_some(item)
+    }
+
+    fn next(&mut self, quiet: Duration) -> Option<(BucketName, String)> {
+        self.doubted.pop_front().or_else(|| {
+            let (written, _) = self.written.front()?;
+            match written.elapsed() >= quiet {
+                true => self.written.pop_front().map(|(_, item)| item),
+                false => None,
+            }
+        })
     }
 }
 
@@ -84,5 +111,26 @@ pub(crate) fn read_all(file: impl AsFd, mut each: impl FnMut(&[u8])) -> Result<u
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(failed(e)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_just_now_waits_and_keeps_nobody_else_waiting() {
+        let bucket = BucketName::parse("bucket").expect("a name");
+        let (queue, hour) = (Queue::default(), Duration::from_secs(3600));
+        queue.push_written(&bucket, "written");
+        queue.push_written(&bucket, "written too");
+        queue.push(&bucket, "doubted");
+        queue.push(&bucket, "written");
+        let next = |quiet| queue.pop(Duration::ZERO, quiet).map(|(_, key)| key);
+        assert_eq!(next(hour).as_deref(), Some("doubted"));
+        assert_eq!(next(hour), None, "they are too young");
+        assert_eq!(next(Duration::ZERO).as_deref(), Some("written"));
+        assert_eq!(next(Duration::ZERO).as_deref(), Some("written too"));
+        assert_eq!(next(Duration::ZERO), None, "each of them once");
     }
 }

@@ -1,22 +1,23 @@
 //! The thread that settles files in the background: those whose record is doubted, and those that somebody
 //! of this process changed. How a file is read is `sealer/settle.rs`; this file is who waits and when.
 
+mod busy;
 mod everything;
 mod lease;
 mod pace;
 mod settle;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use busy::{BusyFiles, Waiting};
 pub use everything::{Left, SealEvent, SealOptions, SealReport};
 use pace::Pace;
 use settle::{Busy, Outcome, Terms, settle};
 
-use crate::{BucketName, Result, Store, StoreError};
+use crate::{Result, Store, StoreError};
 
 /// How long an empty queue is waited on before the thread looks whether it should end.
 const IDLE: Duration = Duration::from_millis(200);
@@ -25,6 +26,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 const TURNS: u32 = 60;
 /// Busy files that wait at most.
 const MAX_BUSY: usize = 4096;
+/// A young file's time may be over a little later than it seemed.
+const LATER: Duration = Duration::from_millis(20);
 /// How long a file must have been left alone before it is settled: its ETag must not change in the middle
 /// of a client's work, and who changed it may not be done.
 const UNTOUCHED: Duration = Duration::from_secs(10);
@@ -35,14 +38,6 @@ const RATE: u64 = 200 << 20;
 pub struct Sealer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// A file that waits for its next turn.
-struct Waiting {
-    bucket: BucketName,
-    key: String,
-    due: Instant,
-    turns: u32,
 }
 
 impl Store {
@@ -63,7 +58,7 @@ impl Store {
         let (store, stopping) = (Arc::clone(self), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("sealer".to_owned())
-            .spawn(move || run(&store, nanos(untouched), &stopping))
+            .spawn(move || run(&store, untouched, &stopping))
             .map_err(|e| StoreError::from_io("the sealer's thread", e))?;
         Ok(Sealer {
             stop,
@@ -83,42 +78,47 @@ impl Drop for Sealer {
     }
 }
 
-fn run(store: &Arc<Store>, untouched: i64, stop: &AtomicBool) {
+fn run(store: &Arc<Store>, quiet: Duration, stop: &AtomicBool) {
     let pace = Pace::new(Some(RATE));
     let terms = Terms {
-        untouched,
+        untouched: nanos(quiet),
         pace: &pace,
         stop,
         read: &|_| {},
     };
-    let mut busy: VecDeque<Waiting> = VecDeque::new();
+    let mut busy = BusyFiles::default();
     while !stop.load(Ordering::Relaxed) {
-        let due = busy.front().is_some_and(|b| b.due <= Instant::now());
-        let (bucket, key, turns) = match if due { busy.pop_front() } else { None } {
+        let (bucket, key, turns) = match busy.next(Instant::now()) {
             Some(again) => (again.bucket, again.key, again.turns),
             // Those that arrived in one go, and are all too young, wait in the queue, which holds more.
             None if busy.len() >= MAX_BUSY => {
                 std::thread::sleep(IDLE);
                 continue;
             }
-            None => match store.seal_queue.pop(IDLE) {
+            None => match store.seal_queue.pop(IDLE, quiet) {
+                // Whoever wrote it again is looked for when its turn comes.
+                Some((bucket, key)) if busy.has(&bucket, &key) => continue,
                 Some((bucket, key)) => (bucket, key, 0),
                 None => continue,
             },
         };
-        match settle(store, &bucket, &key, &terms) {
-            Ok(Outcome::Busy(Busy::Counted)) => {}
-            Ok(Outcome::Busy(_)) if turns < TURNS && busy.len() < MAX_BUSY => {
-                busy.push_back(Waiting {
-                    bucket,
-                    key,
-                    due: Instant::now() + AGAIN,
-                    turns: turns + 1,
-                });
-            }
+        let again = match settle(store, &bucket, &key, &terms) {
             // Who asks for it again brings it back.
-            Ok(_) => {}
-            Err(e) => tracing::debug!(bucket = bucket.as_str(), key, "not sealed: {e}"),
+            Ok(Outcome::Busy(Busy::Counted)) => None,
+            // A time that lies ahead of us is not waited for in one go.
+            Ok(Outcome::Busy(Busy::Young(left))) if left > Duration::ZERO => {
+                Some(left.min(UNTOUCHED) + LATER)
+            }
+            Ok(Outcome::Busy(_)) => Some(AGAIN),
+            Ok(_) => None,
+            Err(e) => {
+                tracing::debug!(bucket = bucket.as_str(), key, "not sealed: {e}");
+                None
+            }
+        };
+        if let Some(pause) = again.filter(|_| turns < TURNS && busy.len() < MAX_BUSY) {
+            let turns = turns + 1;
+            busy.wait(Instant::now() + pause, Waiting { bucket, key, turns });
         }
     }
 }

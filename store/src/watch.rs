@@ -11,8 +11,10 @@
 //! open, so that each GET would wake it, and watches by path, which a rename under it redirects.
 
 mod coverage;
+mod events;
+mod place;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,22 +22,28 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
-use rustix::fs::{self, AtFlags, Dir, FileType};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::{self, AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
 
 pub use coverage::Coverage;
 use coverage::{Counts, Sweeps, half_of_the_limit};
+use events::Events;
+use place::Place;
 
 use crate::change::ChangeKind;
 use crate::name::RESERVED;
 use crate::path::{DiskPath, key_text};
 use crate::record::FileState;
 use crate::root::kind;
-use crate::{Bucket, BucketName, Change, Inode, Result, Store, StoreError, Timestamp};
+use crate::seal::Queue;
+use crate::{BucketName, Change, Inode, Result, Store, StoreError, Timestamp};
 
 /// How long the thread sleeps without events before it looks whether it should end, or lay more.
 const IDLE: Duration = Duration::from_millis(100);
+/// How long is waited for more once something happened. Linux: events that follow each other and are alike become
+/// one in the queue, and a writer wakes nobody meanwhile; each costs him, and us, far less.
+const TOGETHER: Duration = Duration::from_millis(5);
 /// Directories of which the watches are still to be laid, at most: more are left out.
 const MAX_WAITING: usize = 1 << 20;
 /// Bytes of events read at once: some thousands of them.
@@ -96,13 +104,6 @@ pub struct Watcher {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A directory of a bucket; `path` is `None` for its top.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Place {
-    bucket: BucketName,
-    path: Option<DiskPath>,
-}
-
 /// A directory with a watch. `place` is `None` for the root.
 struct Watched {
     place: Option<Place>,
@@ -131,6 +132,15 @@ struct Watch {
     limit: usize,
     /// When the queue was last known to be empty.
     drained: Timestamp,
+    /// The directory of the last event, which the next one often is of as well.
+    last_dir: Option<(i32, OwnedFd)>,
+}
+
+/// Nobody asks any more what is the mount's own.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.store.changes.watcher_looks(false);
+    }
 }
 
 impl Store {
@@ -180,7 +190,9 @@ impl Watch {
             sweeps: Sweeps::new(options.sweep),
             limit: options.max_watches.unwrap_or_else(half_of_the_limit),
             drained: Timestamp::now(),
+            last_dir: None,
         };
+        store.changes.watcher_looks(true);
         watch.begin(false)?;
         Ok(watch)
     }
@@ -227,10 +239,13 @@ impl Watch {
                 tv_nsec: pause.as_nanos().try_into().unwrap_or(0),
             };
             // An interrupted or failed poll is followed by a read that would not wait.
-            let _ = poll(
+            let happened = poll(
                 &mut [PollFd::new(&self.queue, PollFlags::IN)],
                 Some(&timeout),
             );
+            if happened.is_ok_and(|count| count > 0) {
+                std::thread::sleep(TOGETHER);
+            }
             self.drain(&mut buffer);
             self.lay_some();
             if self.waiting.is_empty() {
@@ -245,34 +260,16 @@ impl Watch {
     /// Reads all events there are.
     fn drain(&mut self, buffer: &mut [std::mem::MaybeUninit<u8>]) {
         let began = Timestamp::now();
-        let (mut events, mut known, mut lost) = (Vec::new(), HashSet::new(), false);
-        let mut reader = Reader::new(&self.queue, buffer);
-        // As many as the kernel queues by default, so that a busy tree does not keep us from laying.
-        for _ in 0..16_384 {
-            match reader.next() {
-                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => lost = true,
-                Ok(event) => {
-                    let name = event
-                        .file_name()
-                        .map_or(Vec::new(), |n| n.to_bytes().to_vec());
-                    let event = (event.wd(), event.events().bits(), name);
-                    // What a long write says again and again is said once, in the order of the first time.
-                    let repeats = ReadFlags::from_bits_retain(event.1)
-                        .intersects(ReadFlags::MODIFY | ReadFlags::ATTRIB);
-                    if !repeats || known.insert(event.clone()) {
-                        events.push(event);
-                    }
-                }
-                Err(_) => break,
-            }
+        let events = Events::read(&self.queue, buffer);
+        for event in events.each {
+            self.happened(event.watch, event.flags, &event.name);
         }
-        for (watch, flags, name) in events {
-            self.happened(watch, ReadFlags::from_bits_retain(flags), &name);
-        }
-        if lost {
+        if events.lost {
             self.overflowed();
         }
+        self.last_dir = None;
         self.drained = began;
+        self.store.changes.watcher_looked();
     }
 
     /// Events were lost: whoever listens is told that anything may have changed, and all is looked at again.
@@ -307,7 +304,7 @@ impl Watch {
         let (place, parent) = (place.clone(), *inode);
         match place {
             None => self.bucket_happened(parent, flags, name),
-            Some(place) => self.entry_happened(&place, parent, flags, name),
+            Some(place) => self.entry_happened((watch, &place), parent, flags, name),
         }
     }
 
@@ -339,7 +336,13 @@ impl Watch {
         }
     }
 
-    fn entry_happened(&mut self, place: &Place, parent: Inode, flags: ReadFlags, name: &[u8]) {
+    fn entry_happened(
+        &mut self,
+        (watch, place): (i32, &Place),
+        parent: Inode,
+        flags: ReadFlags,
+        name: &[u8],
+    ) {
         let Some(path) = place.child(name) else {
             return;
         };
@@ -354,18 +357,25 @@ impl Watch {
             _ if flags.contains(ReadFlags::ATTRIB) => ChangeKind::Attributes,
             _ => ChangeKind::Content,
         };
-        let held = match came || went {
+        // A name that was moved is news, whoever writes the file.
+        let moved = went || flags.contains(ReadFlags::MOVED_TO);
+        let seen = match moved || !self.store.changes.is_heard() {
             true => None,
-            false => self.inode_of(place, name),
+            false => self.look_at(watch, place, name),
         };
-        // The mount knows what is written through it, and its kernel's pages are the newer ones.
-        let in_flux = held.is_some_and(|inode| self.store.changes.in_flux(inode).is_some());
-        if !in_flux {
+        // The mount knows what is written through it, and its kernel's pages are the newer ones. But a second
+        // name, which a link has, is news.
+        let own = seen.is_some_and(|stat| {
+            (!came || stat.st_nlink == 1) && self.store.changes.is_own(&FileState::of(&stat))
+        });
+        if !own {
             self.hint(Change {
                 bucket: place.bucket.clone(),
                 parent,
                 name: name.to_vec(),
-                old: held,
+                old: seen
+                    .filter(|_| !came)
+                    .map(|stat| FileState::of(&stat).inode()),
                 kind,
             });
         }
@@ -374,8 +384,11 @@ impl Watch {
                 bucket: place.bucket.clone(),
                 path: Some(path),
             });
-        } else if !directory && flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO) {
-            self.seal(&place.bucket, &path);
+        } else if !directory && flags.contains(ReadFlags::MOVED_TO) {
+            // What S3 publishes comes this way, too, and is valid.
+            self.seal(Queue::push, &place.bucket, &path);
+        } else if !directory && flags.contains(ReadFlags::CLOSE_WRITE) {
+            self.seal(Queue::push_written, &place.bucket, &path);
         }
     }
 
@@ -383,10 +396,9 @@ impl Watch {
         self.store.changes.hint(&[change]);
     }
 
-    fn seal(&self, bucket: &BucketName, path: &DiskPath) {
+    fn seal(&self, push: fn(&Queue, &BucketName, &str), bucket: &BucketName, path: &DiskPath) {
         if self.options.seal != SealPolicy::Off && !self.store.options.read_only {
-            let key = key_text(path.as_bytes());
-            self.store.seal_queue.push(bucket, &key);
+            push(&self.store.seal_queue, bucket, &key_text(path.as_bytes()));
         }
     }
 
@@ -468,7 +480,7 @@ impl Watch {
             match kind(&stat) {
                 FileType::Directory => below.push((state.modified, path)),
                 FileType::RegularFile if state.modified.max(state.changed) >= waiting.since => {
-                    self.seal(&place.bucket, &path);
+                    self.seal(Queue::push, &place.bucket, &path);
                 }
                 _ => {}
             }
@@ -512,31 +524,22 @@ impl Watch {
         Ok(self.known.contains_key(&FileState::look(dir)?.inode()))
     }
 
-    fn inode_of(&self, place: &Place, name: &[u8]) -> Option<Inode> {
-        let bucket = self.store.bucket(&place.bucket).ok()?;
-        let dir = place.open(&bucket).ok()??;
-        let stat = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some(FileState::of(&stat).inode())
+    /// What lies under a name of a watched directory.
+    fn look_at(&mut self, watch: i32, place: &Place, name: &[u8]) -> Option<Stat> {
+        if self
+            .last_dir
+            .as_ref()
+            .is_none_or(|(last, _)| *last != watch)
+        {
+            let bucket = self.store.bucket(&place.bucket).ok()?;
+            self.last_dir = Some((watch, place.open(&bucket).ok()??));
+        }
+        let (_, dir) = self.last_dir.as_ref()?;
+        fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()
     }
 
     fn is_kept_back(&self, name: &[u8]) -> bool {
         name.eq_ignore_ascii_case(RESERVED.as_bytes()) || self.store.hide.hides(name)
-    }
-}
-
-impl Place {
-    fn open(&self, bucket: &Bucket) -> Result<Option<OwnedFd>> {
-        match &self.path {
-            None => bucket.tree.open_top().map(Some),
-            Some(path) => bucket.directory(path),
-        }
-    }
-
-    fn child(&self, name: &[u8]) -> Option<DiskPath> {
-        match &self.path {
-            None => DiskPath::from_bytes(name),
-            Some(path) => DiskPath::from_bytes(&[path.as_bytes(), b"/", name].concat()),
-        }
     }
 }
 

@@ -274,12 +274,15 @@ impl Writing {
         }
         self.ended = true;
         let changes = Arc::clone(&self.bucket.store.changes);
+        if let Ok(state) = FileState::look(&file) {
+            changes.leaves(state);
+        }
         let last = changes.end(self.inode, *moved.as_ref().unwrap_or(&true));
         if let (true, Some(key)) = (last, key) {
             self.bucket
                 .store
                 .seal_queue
-                .push(self.bucket.name(), key.as_str());
+                .push_written(self.bucket.name(), key.as_str());
         }
         moved.map(|_| ())
     }

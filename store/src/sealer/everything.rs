@@ -229,7 +229,7 @@ impl Run<'_> {
             Ok(Outcome::Busy(Busy::Stopped)) => return,
             Ok(Outcome::Foreign) => return self.tell(&entry, Left::Foreign),
             Ok(Outcome::Busy(Busy::Open | Busy::Counted)) => Left::Open,
-            Ok(Outcome::Busy(Busy::Young)) => Left::Young,
+            Ok(Outcome::Busy(Busy::Young(_))) => Left::Young,
             Ok(Outcome::Busy(Busy::Changed)) => Left::Changed,
         };
         let mut busy = self.busy.lock();

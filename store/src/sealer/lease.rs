@@ -1,6 +1,7 @@
 //! Proof that nobody writes a file: a read lease where the kernel keeps it, else time.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use super::settle::{Busy, rest};
 use crate::record::FileState;
@@ -40,7 +41,7 @@ impl<'a> Lease<'a> {
         }
         Ok(match rest(&FileState::look(file)?) > QUIET {
             true => Ok(Self { file: None }),
-            false => Err(Busy::Young),
+            false => Err(Busy::Young(Duration::ZERO)),
         })
     }
 

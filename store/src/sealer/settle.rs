@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::lease::Lease;
 use super::pace::Pace;
@@ -60,8 +61,8 @@ pub(crate) enum Busy {
     Open,
     /// Somebody has it open for writing in our own mount, and brings it back when he closes it.
     Counted,
-    /// It was changed so shortly ago that time alone can tell.
-    Young,
+    /// It was changed so shortly ago that time alone can tell: about how long it must still be left alone.
+    Young(Duration),
     /// It was changed while it was read.
     Changed,
     /// We were told to stop.
@@ -101,8 +102,10 @@ pub(crate) fn settle(
         Some(old) if claims => old.stamp,
         _ => Stamp::of(&examined.state),
     };
-    if may_hide(&examined.state, stamp) || rest(&examined.state) < terms.untouched {
-        return Ok(Outcome::Busy(Busy::Young));
+    let left = terms.untouched.saturating_sub(rest(&examined.state));
+    if may_hide(&examined.state, stamp) || left > 0 {
+        let left = Duration::from_nanos(left.try_into().unwrap_or(0));
+        return Ok(Outcome::Busy(Busy::Young(left)));
     }
     // Before the lease is taken: nobody shall wait for us while we wait for our turn.
     if !terms.pace.turn(|| !terms.stop.load(Ordering::Relaxed)) {

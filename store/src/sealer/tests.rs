@@ -12,8 +12,8 @@ use super::settle::{Quiet, read_quietly};
 use super::*;
 use crate::record::{FileState, RECORD_XATTR, Record};
 use crate::{
-    Access, Bucket, BucketSettings, Digester, Durability, ETag, KeyPolicy, Meta, ObjectKey, Put,
-    StoreOptions, WriteConditions,
+    Access, Bucket, BucketName, BucketSettings, Digester, Durability, ETag, KeyPolicy, Meta,
+    ObjectKey, Put, StoreOptions, WriteConditions,
 };
 
 struct Place {
@@ -142,7 +142,7 @@ fn chmod_is_settled_and_the_etag_is_back_for_every_gateway() {
     place.chmod(0o600);
     assert!(matches!(place.etag(), ETag::Derived(..)));
     assert_eq!(
-        place.store.seal_queue.pop(Duration::ZERO),
+        place.store.seal_queue.pop(Duration::ZERO, Duration::ZERO),
         Some((name(), "f".to_owned()))
     );
     let derived = place.etag();

@@ -1,7 +1,7 @@
 //! What a subscriber hears of direct writers, and what is sealed of what they bring.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -58,6 +58,16 @@ impl Tree {
             now.watched == directories && now.waiting == 0
         });
         watcher
+    }
+
+    /// A watcher without a thread, with all its watches laid.
+    fn watch(&self) -> Watch {
+        let options = WatchOptions::default();
+        let mut watch = Watch::new(&self.store, options, Arc::default()).expect("a watch");
+        while !watch.waiting.is_empty() {
+            watch.lay_some();
+        }
+        watch
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -200,7 +210,7 @@ fn what_arrives_is_sealed_or_not_as_the_policy_says() {
         if policy == SealPolicy::All {
             until(|| tree.etag("before") == md5(b"before"));
         }
-        let waiting = tree.store.seal_queue.pop(Duration::ZERO);
+        let waiting = tree.store.seal_queue.pop(Duration::ZERO, Duration::ZERO);
         (waiting, tree.etag("before"), tree.etag("after"))
     };
     let (waiting, before, after) = sealed(SealPolicy::Off);
@@ -241,7 +251,91 @@ fn after_lost_events_everything_is_looked_at_again() {
     let (_, key) = tree
         .store
         .seal_queue
-        .pop(Duration::ZERO)
+        .pop(Duration::ZERO, Duration::ZERO)
         .expect("it is new to us");
     assert_eq!(key, "d/new/f");
+}
+
+#[test]
+fn what_the_mount_wrote_is_no_news_and_what_another_makes_of_it_is() {
+    let tree = Tree::new(&[]);
+    let f = tree.path("b/f");
+    fs::write(&f, b"before").expect("written");
+    let mut watch = tree.watch();
+    let name = BucketName::parse("b").expect("a name");
+    let bucket = tree.store.bucket(&name).expect("the bucket");
+    let mut buffer = vec![std::mem::MaybeUninit::uninit(); EVENTS];
+    let mut told = |watch: &mut Watch| {
+        watch.drain(&mut buffer);
+        let told = tree.told.try_iter().filter(|change| change.name == b"f");
+        told.map(|change| change.kind).collect::<Vec<_>>()
+    };
+
+    let mounts = fs::File::options().write(true).open(&f).expect("opened");
+    let writing = bucket.writing(&mounts).expect("counted");
+    mounts.write_all_at(b"the mount's", 0).expect("written");
+    assert_eq!(told(&mut watch), [], "while it is open");
+    writing.finish(&mounts, None).expect("finished");
+    drop(mounts);
+    assert_eq!(told(&mut watch), [], "when it was closed");
+
+    let mounts = fs::File::options().write(true).open(&f).expect("opened");
+    let writing = bucket.writing(&mounts).expect("counted");
+    mounts.write_all_at(b"the mount's", 0).expect("written");
+    writing.finish(&mounts, None).expect("finished");
+    drop(mounts);
+    fs::write(&f, b"another's, meanwhile").expect("written");
+    assert_eq!(told(&mut watch), [ChangeKind::Content], "another's");
+    fs::rename(&f, tree.path("b/g")).expect("renamed");
+    fs::rename(tree.path("b/g"), &f).expect("and back");
+    let moved = [ChangeKind::Deleted, ChangeKind::Published];
+    assert_eq!(told(&mut watch), moved, "a name is news");
+}
+
+#[test]
+fn what_is_made_in_the_mount_is_no_news_but_a_second_name_of_it_is() {
+    let tree = Tree::new(&[]);
+    let mut watch = tree.watch();
+    let name = BucketName::parse("b").expect("a name");
+    let bucket = tree.store.bucket(&name).expect("the bucket");
+    let mut buffer = vec![std::mem::MaybeUninit::uninit(); EVENTS];
+    let made = fs::File::create_new(tree.path("b/f")).expect("made");
+    let _writing = bucket.writing(&made).expect("counted");
+    watch.drain(&mut buffer);
+    assert!(tree.told.try_iter().all(|change| change.name != b"f"));
+    fs::hard_link(tree.path("b/f"), tree.path("b/link")).expect("linked");
+    watch.drain(&mut buffer);
+    tree.hears(ChangeKind::Published, &tree.path("b"), "link");
+}
+
+#[test]
+fn what_writers_say_in_turn_again_and_again_is_said_once_for_each_file() {
+    let tree = Tree::new(&[]);
+    let watch = tree.watch();
+    let files = ["f", "g"].map(|name| fs::File::create_new(tree.path("b").join(name)));
+    let files = files.map(|file| file.expect("made"));
+    // In turn: what follows itself the kernel says once by itself.
+    for at in 0..50 {
+        for file in &files {
+            file.write_all_at(b"x", at).expect("written");
+        }
+    }
+    drop(files);
+    let mut buffer = vec![std::mem::MaybeUninit::uninit(); EVENTS];
+    let events = Events::read(&watch.queue, &mut buffer);
+    let written = ReadFlags::MODIFY | ReadFlags::CLOSE_WRITE;
+    let said = events
+        .each
+        .into_iter()
+        .map(|event| (event.name, event.flags));
+    let [f, g] = [b"f".to_vec(), b"g".to_vec()];
+    assert_eq!(
+        said.collect::<Vec<_>>(),
+        [
+            (f.clone(), ReadFlags::CREATE),
+            (g.clone(), ReadFlags::CREATE),
+            (f, written),
+            (g, written)
+        ]
+    );
 }

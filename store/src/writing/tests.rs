@@ -490,7 +490,11 @@ fn what_was_opened_for_writing_and_not_written_is_not_read_to_seal_it() {
     writing
         .finish(&file, Some(&key("native")))
         .expect("finished");
-    let waiting = place.bucket.store.seal_queue.pop(Duration::ZERO);
+    let waiting = place
+        .bucket
+        .store
+        .seal_queue
+        .pop(Duration::ZERO, Duration::ZERO);
     assert!(
         waiting.is_none(),
         "an archive is not read because it was opened"
