@@ -285,9 +285,11 @@ def test_what_lost_events_would_have_told_shows_in_the_mount(tmp_path, random, w
         (both.on("disk", "") / "below").mkdir()
         disk, mount = both.on("disk", "below"), both.on("mount", "below")
         (disk / "old").write_bytes(b"as it was")
-        (disk / "kept").write_bytes(b"kept")
+        (disk / "kept").write_bytes(b"before")
         ready(both.daemon)
-        server.wait_until(lambda: shows(mount / "old"), "the mount has it")
+        server.wait_until(lambda: shows(mount / "kept"), "the mount has it")
+        (disk / "kept").write_bytes(b"kept")
+        server.wait_until(lambda: size(mount / "kept") == 4, "what happens here is heard of")
         assert shows(mount / "old") == (b"as it was", 9, True) and shows(mount / "new") is None
         with open(mount / "kept", "rb"), unheard(both.daemon, both.on("disk", "")):
             wanted = change(disk, way, new)
