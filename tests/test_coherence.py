@@ -12,7 +12,7 @@ import shutil
 import time
 
 import pytest
-from lib import faces, tables, tree
+from lib import faces, ordinary, tables, tree
 
 ROUNDS = int(os.environ.get("TWINTREE_COHERENCE_ROUNDS", "12"))
 HOUR = ("--mount-ttl", "3600")
@@ -256,10 +256,10 @@ def fill(both, key):
     return seen
 
 
-def rounds_by_s3(both, change, random, count):
-    """Makes `count` changes by S3; gives those after which the mount showed something else."""
+def rounds_by_s3(both, change, random, turns):
+    """Makes a change by S3 each turn; gives those after which the mount showed something else."""
     writer, stale = Requests(both), []
-    for turn in range(count):
+    for turn in turns:
         key, old = key_of(turn), None
         if change.before:
             old = random.bytes(size_of(random) + 3001)
@@ -289,7 +289,7 @@ def modified(path):
 
 @pytest.mark.parametrize("kind", BY_S3)
 def test_mount_shows_what_s3_finished(both, random, kind):
-    assert rounds_by_s3(both, BY_S3[kind], random, ROUNDS) == []
+    assert rounds_by_s3(both, BY_S3[kind], random, range(ROUNDS)) == []
 
 
 @pytest.mark.parametrize("kind", BY_S3)
@@ -300,7 +300,7 @@ def test_nobody_tells_and_the_mount_is_stale(tmp_path, random, kind):
     with faces.Faces(tmp_path, *HOUR, environment=environment) as both:
         for turn in range(0, 40, 10):
             try:
-                stale += rounds_by_s3(both, BY_S3[kind], random, 10)
+                stale += rounds_by_s3(both, BY_S3[kind], random, range(10))
             except AssertionError as error:
                 assert "stale before the change" in str(error), error
                 stale.append((turn, kind))
@@ -309,10 +309,10 @@ def test_nobody_tells_and_the_mount_is_stale(tmp_path, random, kind):
     assert stale, "nothing was stale: the rounds would not notice"
 
 
-@pytest.mark.parametrize("kind", BY_PATH)
-def test_s3_shows_what_the_mount_finished(both, random, kind):
-    change, writer, stale = BY_PATH[kind], Paths(both, "mount"), []
-    for turn in range(ROUNDS):
+def rounds_in_the_mount(both, change, random, turns):
+    """Makes a change in the mount each turn; gives those after which S3 showed something else."""
+    writer, stale = Paths(both, "mount"), []
+    for turn in turns:
         key, old = key_of(turn), None
         if change.before:
             old = random.bytes(size_of(random) + 3001)
@@ -324,32 +324,82 @@ def test_s3_shows_what_the_mount_finished(both, random, kind):
             seen, _ = faces.seen_by_s3(both.client, name)
             if seen != expected:
                 stale.append((turn, name, seen[0], expected[0], seen[2]))
-    assert stale == []
+    return stale
+
+
+@pytest.mark.parametrize("kind", BY_PATH)
+def test_s3_shows_what_the_mount_finished(both, random, kind):
+    assert rounds_in_the_mount(both, BY_PATH[kind], random, range(ROUNDS)) == []
+
+
+def rounds_in_the_directory(both, change, random, turns):
+    """Makes a change in the directory each turn, which S3 must show at once; gives what the mount must show when a second is over."""
+    expected, before, writer = {}, {}, Paths(both, "disk")
+    for turn in turns:
+        if change.before:
+            before[key_of(turn)] = random.bytes(size_of(random) + 3001)
+            (Requests(both) if turn % 2 else writer).write(key_of(turn), before[key_of(turn)])
+        else:
+            before[key_of(turn)] = None
+    for key in before:
+        fill(both, key)
+    for key, old in before.items():
+        changed = change.act(writer, key, old, random)
+        for name, seen in changed.items():
+            assert faces.seen_by_s3(both.client, name)[0] == seen, name
+        expected |= changed
+    return expected
+
+
+def stale_after_a_lifetime(both, expected, random):
+    """The names of which the mount still shows something else."""
+    time.sleep(LIFETIME)  # the promise is a lifetime: there is no event to wait for
+    return [name for name, seen in expected.items()
+            if faces.seen_in_mount(both.on("mount", name), random.draw().sample(QUESTIONS, 3)) != seen]
 
 
 @pytest.mark.parametrize("kind", BY_DIRECT_PATH)
 def test_both_show_what_was_done_in_the_directory(tmp_path, random, kind, mode):
     """S3 at once, without a wait; the mount when a second is over. Nobody watches: that is only for being earlier."""
-    change, expected, before = BY_DIRECT_PATH[kind], {}, {}
     with faces.Faces(tmp_path, "--mount-mode", mode, "--watch", "off") as both:
-        writer = Paths(both, "disk")
-        for turn in range(ROUNDS):
-            if change.before:
-                before[key_of(turn)] = random.bytes(size_of(random) + 3001)
-                (Requests(both) if turn % 2 else writer).write(key_of(turn), before[key_of(turn)])
-            else:
-                before[key_of(turn)] = None
-        for key in before:
-            fill(both, key)
-        for key, old in before.items():
-            changed = change.act(writer, key, old, random)
-            for name, seen in changed.items():
-                assert faces.seen_by_s3(both.client, name)[0] == seen, name
-            expected |= changed
-        time.sleep(LIFETIME)  # the promise is a lifetime: there is no event to wait for
-        stale = [name for name, seen in expected.items()
-                 if faces.seen_in_mount(both.on("mount", name), random.draw().sample(QUESTIONS, 3)) != seen]
-    assert stale == []
+        expected = rounds_in_the_directory(both, BY_DIRECT_PATH[kind], random, range(ROUNDS))
+        assert stale_after_a_lifetime(both, expected, random) == []
+
+
+# --- an ordinary user's own mount ---
+
+
+@pytest.fixture
+def own(tmp_path, request):
+    """An ordinary user's tree with both faces, whose kernel keeps what it knows for an hour, or for as long as the test says; the test is his, too."""
+    request.node.obj = ordinary.in_his_name(request.node.obj)
+    with ordinary.Faces(tmp_path, *getattr(request, "param", HOUR)) as own:
+        yield own
+
+
+def a_few_of_each(changes):
+    """(kind's change, its turns): all kinds one after the other, on keys of their own."""
+    few = max(2, ROUNDS // len(changes))
+    return [(change, range(few * number, few * (number + 1))) for number, change in enumerate(changes.values())]
+
+
+def test_an_ordinary_users_mount_shows_what_s3_finished(own, random):
+    assert [stale for change, turns in a_few_of_each(BY_S3) for stale in rounds_by_s3(own, change, random, turns)] == []
+
+
+def test_s3_shows_what_was_finished_in_an_ordinary_users_mount(own, random):
+    assert [stale for change, turns in a_few_of_each(BY_PATH) for stale in rounds_in_the_mount(own, change, random, turns)] == []
+
+
+@pytest.mark.parametrize("own", [("--watch", "off")], ids=["nobody watches"], indirect=True)
+def test_both_show_what_was_done_in_an_ordinary_users_directory(own, random):
+    expected = {}
+    for change, turns in a_few_of_each(BY_DIRECT_PATH):
+        expected |= rounds_in_the_directory(own, change, random, turns)
+    assert stale_after_a_lifetime(own, expected, random) == []
+
+
+# --- what else S3 and the mount show of each other ---
 
 
 def test_tags_and_metadata_by_s3_show_as_an_attribute(both):

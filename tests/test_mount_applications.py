@@ -1,20 +1,24 @@
 """Programs at work in the mount, as people run them: git, sqlite, rsync, tar, make; and random operations against the tree below.
 
+As root, and as an ordinary user whose daemon mounts through fusermount3.
 Their own checks say whether the files are whole (fsck, integrity_check, a second rsync that moves nothing); the
 directory below is compared byte for byte, and S3 must see the same.
 """
 
+import errno
 import hashlib
 import mmap
+import multiprocessing
+import multiprocessing.popen_fork  # else loaded at the first start, by a user who may not come to where Python lies
 import os
 import shutil
 import sqlite3
+import stat
 import subprocess
-import sys
 import threading
 
 import pytest
-from lib import faces, s3
+from lib import faces, ordinary, s3
 
 COMMITS = int(os.environ.get("TWINTREE_MOUNT_COMMITS", "40"))
 OPERATIONS = int(os.environ.get("TWINTREE_MOUNT_OPERATIONS", "2000"))
@@ -23,19 +27,31 @@ IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NA
             "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
 
 
-@pytest.fixture(params=["plain", "passthrough"])
+@pytest.fixture
+def own(tmp_path, request):
+    """A tree with both faces that is an ordinary user's, and so is the whole test."""
+    request.node.obj = ordinary.in_his_name(request.node.obj)
+    with ordinary.Faces(tmp_path) as own:
+        yield own
+
+
+@pytest.fixture(params=["plain", "passthrough", "an ordinary user's"])
 def both(tmp_path, request):
     """A tree with both faces."""
-    with faces.Faces(tmp_path, "--mount-mode", request.param) as both:
-        yield both
+    if request.param == "an ordinary user's":
+        yield request.getfixturevalue("own")
+    else:
+        with faces.Faces(tmp_path, "--mount-mode", request.param) as both:
+            yield both
 
 
 @pytest.fixture
 def inside(both):
-    """A folder in the mount."""
-    folder = both.on("mount", "work")
+    """A folder in the mount, of whose tree it is."""
+    folder, whose = both.on("disk", "work"), both.disk.stat()
     folder.mkdir()
-    return folder
+    os.chown(folder, whose.st_uid, whose.st_gid)
+    return both.on("mount", "work")
 
 
 def run(*words, cwd=None, **variables):
@@ -99,14 +115,12 @@ def test_git_keeps_its_history(both, inside, random):
     assert_same_everywhere(both)
 
 
-WRITER = """
-import sqlite3, sys
-path, number, rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-connection = sqlite3.connect(path, timeout=120)
-for row in range(rows):
-    with connection:
-        connection.execute("insert into t (writer, row) values (?, ?)", (number, row))
-"""
+def insert(path, number):
+    """One writer's rows, each a transaction."""
+    connection = sqlite3.connect(path, timeout=120)
+    for row in range(ROWS):
+        with connection:
+            connection.execute("insert into t (writer, row) values (?, ?)", (number, row))
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
@@ -116,8 +130,13 @@ def test_sqlite_serves_four_processes(both, inside, journal):
         assert connection.execute(f"pragma journal_mode={journal}").fetchone()[0] == journal
         connection.execute("create table t (writer integer, row integer)")
     connection.close()
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(number), str(ROWS)]) for number in range(4)]
-    assert [writer.wait(300) for writer in writers] == [0, 0, 0, 0]
+    processes = multiprocessing.get_context("fork")
+    writers = [processes.Process(target=insert, args=(path, number)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(300)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]
     with sqlite3.connect(path) as connection:
         assert connection.execute("pragma integrity_check").fetchone()[0] == "ok"
         assert connection.execute("select count(*), count(distinct writer) from t").fetchone() == (4 * ROWS, 4)
@@ -171,6 +190,63 @@ def test_cp_keeps_metadata_and_not_the_etag_of_other_bytes(both, random):
     tags = both.client.get_object_tagging(Bucket=faces.BUCKET, Key="work/two")["TagSet"]
     assert tags == [{"Key": "a", "Value": "b"}]
     assert_same_everywhere(both)
+
+
+# --- what takes root ---
+
+
+@pytest.fixture
+def of_root(tmp_path):
+    """A folder of root's that everybody may read."""
+    folder = tmp_path / "of-root"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"of root")
+    os.utime(folder / "file", ns=(1_600_000_000_123_456_789, 1_500_000_000_987_654_321))
+    for name in ("user.colour", "trusted.colour"):
+        os.setxattr(folder / "file", name, b"red")
+    return folder
+
+
+TAKES_ROOT = {
+    "chown": lambda path: os.chown(path, 0, -1),
+    "chgrp": lambda path: os.chown(path, -1, 0),
+    "mknod": lambda path: os.mknod(f"{path}-device", stat.S_IFCHR | 0o600, os.makedev(1, 3)),
+    "a trusted attribute": lambda path: os.setxattr(path, "trusted.colour", b"red"),
+    "a capability": lambda path: os.setxattr(path, "security.capability", bytes.fromhex("0000000200040000" + 12 * "00")),
+}
+
+
+def test_what_takes_root_is_refused_to_an_ordinary_user_as_in_the_directory(own):
+    for face in ("mount", "disk"):
+        path = own.on(face, face)
+        path.write_bytes(b"his")
+        for name, attempt in TAKES_ROOT.items():
+            with pytest.raises(OSError) as caught:
+                attempt(path)
+            assert caught.value.errno == errno.EPERM, (face, name, caught.value)
+        assert (path.stat().st_uid, os.listxattr(path)) == (ordinary.USER, []), face
+    assert sorted(os.listdir(own.on("disk", ""))) == ["disk", "mount"]
+
+
+def test_copies_of_roots_files_are_an_ordinary_users_and_whole(own, of_root):
+    """rsync and cp ask for no owner where they may not set one; tar says so when it is told to."""
+    work = own.on("mount", "work")
+    work.mkdir()
+    run("tar", "-cf", work / "all.tar", "-C", of_root, ".")
+    (work / "by-tar").mkdir()
+    done = subprocess.run(["tar", "--same-owner", "-xf", work / "all.tar", "-C", work / "by-tar"], capture_output=True, text=True)
+    assert done.returncode == 2 and "Cannot change ownership" in done.stderr, done
+    run("cp", "-a", of_root, work / "by-cp")
+    run("rsync", "-aHAX", f"{of_root}/", f"{work}/by-rsync/")
+    assert run("rsync", "-aHAX", "--itemize-changes", f"{of_root}/", f"{work}/by-rsync/") == ""
+    for name in ("by-tar", "by-cp", "by-rsync"):
+        path = work / name / "file"
+        assert path.read_bytes() == b"of root" and path.stat().st_uid == ordinary.USER, name
+        assert os.listxattr(path) == ([] if name == "by-tar" else ["user.colour"]), name
+    assert_same_everywhere(own)
+
+
+# --- against a model ---
 
 
 class Model:

@@ -4,18 +4,12 @@ import errno
 import os
 import pathlib
 import stat
-import subprocess
-import sys
 
 import pytest
-from lib import faces, s3, server, tree as trees
+from lib import faces, ordinary, s3, server, tree as trees
+from lib.ordinary import USER, as_user
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="a mount of this suite needs root and /dev/fuse")
-
-USER = 65534
-AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups")
-DEVICE = pathlib.Path("/dev/fuse")
-
 
 @pytest.fixture(params=["plain", "passthrough"])
 def mode(request):
@@ -26,18 +20,7 @@ def mode(request):
 @pytest.fixture
 def open_path(tmp_path):
     """A folder that every user reaches."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o001:
-            folder.chmod(folder.stat().st_mode | 0o011)
-    return tmp_path
-
-
-def as_user(program, *words):
-    """Runs a few lines as an ordinary user; gives what they print."""
-    done = subprocess.run([*AS_USER, sys.executable, "-c", "import errno, os, sys\n" + program, *map(str, words)],
-                          capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return ordinary.within_reach(tmp_path)
 
 
 # --- surroundings ---
@@ -142,9 +125,8 @@ open("folder/below", "w").write("his")
 
 def test_nothing_is_made_as_root_for_a_user_whose_ids_cannot_be_taken(open_path, mode):
     """setfsuid(2) says of no failure: a daemon without CAP_SETUID would go on as root."""
-    both = faces.Faces(open_path, "--mount-allow-other", "--mount-mode", mode)
-    both.daemon._wrapper = ["setpriv", "--bounding-set=-setuid,-setgid"]
-    with both:
+    without = ["setpriv", "--bounding-set=-setuid,-setgid"]
+    with faces.Faces(open_path, "--mount-allow-other", "--mount-mode", mode, wrapper=without) as both:
         (both.on("disk", "") / "open").mkdir()
         (both.on("disk", "") / "open").chmod(0o777)
         as_user("""os.chdir(sys.argv[1])
@@ -191,32 +173,14 @@ except OSError as error:
 # --- an ordinary user's own mount ---
 
 
-@pytest.fixture
-def device():
-    """The device node as every system with FUSE has it, for the time of the test."""
-    mode = stat.S_IMODE(DEVICE.stat().st_mode)
-    if mode & 0o006 != 0o006:
-        DEVICE.chmod(0o666)
-    yield
-    DEVICE.chmod(mode)
-
-
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_an_ordinary_user_mounts_through_fusermount3(open_path, device, random, end):
-    both = faces.Faces(open_path)
-    (open_path / "daemon" / "state").mkdir(parents=True)
-    for path in (both.disk, both.on("disk", ""), both.disk / faces.SECOND, both.mount, open_path / "daemon", open_path / "daemon" / "state"):
-        os.chown(path, USER, USER)
-    both.daemon._wrapper = list(AS_USER)
-    both.daemon.start()
-    try:
-        server.wait_until(lambda: faces.is_mounted(both.mount), "the mount stands")
-        body = random.bytes(10_000)
-        client = s3.client(both.daemon.url)
-        client.put_object(Bucket=faces.BUCKET, Key="object", Body=body)
-        client.put_object(Bucket=faces.BUCKET, Key="a//b", Body=b"in the annex")
-        assert both.said(r"reading_and_writing=\W*(\w+)") == "plain"
-        # The mount is that user's alone: not even root may look.
+def test_an_ordinary_user_mounts_through_fusermount3(tmp_path, random, end):
+    with ordinary.Faces(tmp_path) as own:
+        own.client.put_object(Bucket=faces.BUCKET, Key="object", Body=random.bytes(10_000))
+        own.client.put_object(Bucket=faces.BUCKET, Key="a//b", Body=b"in the annex")
+        assert own.said(r"reading_and_writing=\W*(\w+)") == "plain"
+        with pytest.raises(PermissionError):
+            os.listdir(own.mount)  # not even root may look
         assert as_user("""os.chdir(sys.argv[1])
 assert len(open("object", "rb").read()) == 10_000
 os.makedirs("folder/below")
@@ -224,32 +188,21 @@ open("folder/below/file", "w").write("his")
 os.rename("folder/below/file", "file")
 assert open(".annex/a=d/%=d/b=f").read() == "in the annex"
 print(sorted(os.listdir(".")), os.stat("file").st_uid)
-""", both.on("mount", "")) == f"['.annex', 'file', 'folder', 'object'] {USER}"
-        assert s3.body(client, faces.BUCKET, "file") == b"his"
+""", own.on("mount", "")) == f"['.annex', 'file', 'folder', 'object'] {USER}"
+        assert s3.body(own.client, faces.BUCKET, "file") == b"his"
         if end == "kill":
-            both.daemon.kill()
-            both.daemon.start()
-            assert as_user('print(open(sys.argv[1]).read())', both.on("mount", "file")) == "his"
-        both.daemon.stop()
-        assert not faces.is_mounted(both.mount)
-    finally:
-        both.daemon.kill()
-        faces.unmount(both.mount)
+            own.daemon.kill()
+            own.daemon.start()
+            assert as_user('print(open(sys.argv[1]).read())', own.on("mount", "file")) == "his"
 
 
-def test_a_walk_by_an_ordinary_users_mount_leaves_descriptors_for_s3_and_hides_no_name(open_path, device, random):
+def test_a_walk_by_an_ordinary_users_mount_leaves_descriptors_for_s3_and_hides_no_name(tmp_path, random):
     """Without file handles each file that the kernel knows has a descriptor: where those run out it is said, and S3 goes on."""
-    both = faces.Faces(open_path)
-    (open_path / "daemon" / "state").mkdir(parents=True)
+    both = ordinary.Faces(tmp_path, wrapper=["prlimit", "--nofile=400:400"])
     names = [f"{number:04}" for number in range(2000)]
     for name in names:
         both.on("disk", name).touch()
-    for path in (both.disk, both.on("disk", ""), both.disk / faces.SECOND, both.mount, open_path / "daemon", open_path / "daemon" / "state"):
-        os.chown(path, USER, USER)
-    both.daemon._wrapper = ["prlimit", "--nofile=400:400", *AS_USER]
-    both.daemon.start()
-    try:
-        server.wait_until(lambda: faces.is_mounted(both.mount), "the mount stands")
+    with both:
         said = as_user("""held, said = [], set()
 try:
     print(len(os.listdir(sys.argv[1])))
@@ -263,15 +216,11 @@ for number in range(2000):
 print(*said)
 """, both.on("mount", "")).split()
         assert said in (["2000", "EMFILE"], ["EMFILE", "EMFILE"])
-        client, body = s3.client(both.daemon.url), random.bytes(300_000)
+        body = random.bytes(300_000)
         for name in ("new", "newer"):
-            client.put_object(Bucket=faces.BUCKET, Key=name, Body=body)
-            assert s3.body(client, faces.BUCKET, name) == body
-        assert sorted(s3.listed(client, faces.BUCKET)) == sorted([*names, "new", "newer"])
+            both.client.put_object(Bucket=faces.BUCKET, Key=name, Body=body)
+            assert s3.body(both.client, faces.BUCKET, name) == body
+        assert sorted(s3.listed(both.client, faces.BUCKET)) == sorted([*names, "new", "newer"])
         assert "no descriptors left" in both.daemon.words()
         pathlib.Path("/proc/sys/vm/drop_caches").write_text("2")
         assert as_user("print(len(open(sys.argv[1], 'rb').read()))", both.on("mount", "new")) == "300000"
-        both.daemon.stop()
-    finally:
-        both.daemon.kill()
-        faces.unmount(both.mount)

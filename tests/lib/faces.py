@@ -16,14 +16,14 @@ SECOND = "bucket-two"
 class Faces:
     """The three places where one object is seen: `client` (S3), `mount` (POSIX), `disk` (the directory itself)."""
 
-    def __init__(self, folder, *flags, environment=None, buckets=(BUCKET, SECOND)):
+    def __init__(self, folder, *flags, environment=None, buckets=(BUCKET, SECOND), wrapper=()):
         self.disk = folder / "tree"
         self.mount = folder / "mount"
         for path in (self.disk, self.mount):
             path.mkdir(exist_ok=True)
         for name in buckets:
             (self.disk / name).mkdir(exist_ok=True)
-        self.daemon = server.Daemon(self.disk, folder / "daemon", "--mount", self.mount, *flags, environment=environment)
+        self.daemon = server.Daemon(self.disk, folder / "daemon", "--mount", self.mount, *flags, environment=environment, wrapper=wrapper)
 
     def __enter__(self):
         self.daemon.start()
