@@ -149,7 +149,7 @@ def test_rclone_keeps_modification_times(rclone, tree, tmp_path):
 def go_client(run):
     """The program of tests/clients/go."""
     if not environment.clients().exists():
-        pytest.skip("needs go, which builds tests/clients/go")
+        pytest.skip("needs .tools/bin/clients, which tests/run --setup builds where there is go")
     return lambda *words, **options: run(environment.clients(), *words, **options)
 
 
