@@ -196,6 +196,13 @@ print(sorted(os.listdir(".")), os.stat("file").st_uid)
             assert as_user('print(open(sys.argv[1]).read())', own.on("mount", "file")) == "his"
 
 
+def test_an_ordinary_user_without_fusermount3_is_told_what_to_install(tmp_path):
+    own = ordinary.Faces(tmp_path, environment={"FUSERMOUNT_PATH": "/nonexistent/fusermount3"})
+    with ordinary.device(), pytest.raises(AssertionError, match="(?s)ended with 1 .*apt-get install fuse3"):
+        own.daemon.start()
+    assert not faces.is_mounted(own.mount)
+
+
 def test_a_walk_by_an_ordinary_users_mount_leaves_descriptors_for_s3_and_hides_no_name(tmp_path, random):
     """Without file handles each file that the kernel knows has a descriptor: where those run out it is said, and S3 goes on."""
     both = ordinary.Faces(tmp_path, wrapper=["prlimit", "--nofile=400:400"])

@@ -73,6 +73,11 @@ pub enum MountError {
     /// The kernel, or fusermount3, does not let us.
     #[error("cannot mount on {}: {}", .0.display(), .1)]
     Mount(PathBuf, io::Error),
+    /// An ordinary user lacks what mounts for him.
+    #[error(
+        "an ordinary user mounts through fusermount3, and it cannot be found: install it (Debian: apt-get install fuse3)"
+    )]
+    NoHelper,
     /// Passthrough was asked for.
     #[error("passthrough was asked for and cannot be had: {0}")]
     NoPassthrough(String),
@@ -111,7 +116,11 @@ impl Mount {
             offered: Arc::clone(&offered),
         };
         let mut session = Session::new(adapter, &place, &config(options, face.view.is_read_only()))
-            .map_err(|e| MountError::Mount(place.clone(), e))?;
+            .map_err(|e| match e.kind() {
+                // The mount point was there just now: it is the helper that is not.
+                io::ErrorKind::NotFound => MountError::NoHelper,
+                _ => MountError::Mount(place.clone(), e),
+            })?;
         let without = choose(&session, options.mode, offered.load(Ordering::Acquire));
         if let (Mode::Passthrough, Some(why)) = (options.mode, &without) {
             return Err(MountError::NoPassthrough(why.clone()));
