@@ -465,6 +465,24 @@ def test_what_has_no_room_in_the_file_comes_along_to_another_bucket(both, random
     assert list(s3.listed(both.client, faces.BUCKET)) == ["small"]
 
 
+def test_where_no_file_has_xattrs_metadata_is_s3s_alone(tmp_path):
+    """ramfs: each record lies beside the files, bound to one by its stamp. Nothing carries it to a copy, and no copy is taken for the object."""
+    (tmp_path / "tree").mkdir()
+    with trees.Mount(tmp_path / "tree", "ramfs", 8), faces.Faces(tmp_path, "--mount-mode", "plain") as both:
+        both.client.put_object(Bucket=faces.BUCKET, Key="file", Body=b"x", Metadata={"colour": "red"})
+        path, moved = both.on("mount", "file"), both.on("mount", "file", faces.SECOND)
+        assert os.listxattr(path) == []
+        for call in (os.link, os.rename):
+            with refused(errno.EXDEV):
+                call(path, moved)
+        os.rename(path, both.on("mount", "renamed"))
+        assert both.client.head_object(Bucket=faces.BUCKET, Key="renamed")["Metadata"] == {"colour": "red"}
+        subprocess.run(["mv", both.on("mount", "renamed"), moved], check=True)
+        head = both.client.head_object(Bucket=faces.SECOND, Key="file")
+        assert (moved.read_bytes(), head["Metadata"]) == (b"x", {}) and head["ETag"].endswith('-1"')
+        assert list(s3.listed(both.client, faces.BUCKET)) == []
+
+
 def test_folders_are_exchanged_also_across_buckets(both, random):
     bodies = {key: random.bytes(1000) for key in ("one/inner/file", "two/file")}
     for key, body in bodies.items():
