@@ -264,6 +264,13 @@ impl Nodes {
                     None => continue,
                 },
             };
+            if view.is_contested() && seen.role == Role::Native {
+                let Some(entry) = view.open_entry(&dir, name, (seen.inode, seen.born)) else {
+                    self.forget(node.id, 1);
+                    continue;
+                };
+                view.hold_open(&node.hold(), entry);
+            }
             node.is_called(parent.id, name);
             return Ok((node, seen));
         }

@@ -160,6 +160,16 @@ impl TreeView {
         self.mounts.hold(entry).map(Some)
     }
 
+    /// Are files replaced just now between their lookup and what they were looked up for?
+    pub fn is_contested(&self) -> bool {
+        self.mounts.is_contested()
+    }
+
+    /// Holds a file open for a while, so that it can be used though it loses its last name.
+    pub fn hold_open(&self, hold: &Arc<Hold>, entry: OwnedFd) {
+        self.mounts.hold_open(hold, entry);
+    }
+
     /// Opens a name (O_PATH) where it still stands for this very inode: its number and its birth.
     pub fn open_entry(
         &self,

@@ -91,6 +91,46 @@ fn what_another_made_first_is_left_to_the_kernels_checks() {
 }
 
 #[test]
+fn what_was_replaced_once_can_be_opened_after_the_next_lookup_whatever_becomes_of_its_name() {
+    let fixture = Fixture::new();
+    let (file, other) = (fixture.on_disk("file"), fixture.on_disk("other"));
+    let put = |body: &str| {
+        std::fs::write(&other, body).expect("written");
+        std::fs::rename(&other, &file).expect("replaced");
+    };
+    let look_up = || {
+        let found = fixture.face.look_up(fixture.bucket, b"file");
+        found.expect("it is there").0.id
+    };
+    let open = |node, flags: OFlags| {
+        let unasked = |_: BorrowedFd<'_>| unreachable!("passthrough is off");
+        fixture.face.open(node, flags.bits(), unasked)
+    };
+    put("first");
+    let first = look_up();
+    put("second");
+    let gone = open(first, OFlags::RDONLY).err();
+    let by_handle = fixture.face.view.holds_by_handle();
+    assert_eq!(
+        gone,
+        by_handle.then_some(Errno::STALE),
+        "the kernel looks again"
+    );
+    for flags in [OFlags::RDONLY, OFlags::RDWR] {
+        let node = look_up();
+        put("third");
+        let (_, opened) = open(node, flags).expect("it is held open");
+        let mut body = [0; 16];
+        let read = rustix::io::pread(&opened.file, &mut body, 0).expect("read");
+        assert!(matches!(&body[..read], b"second" | b"third"));
+        let again = look_up();
+        std::fs::remove_file(&file).expect("removed");
+        assert!(open(again, flags).is_ok(), "removed, as it may be below");
+        put("second");
+    }
+}
+
+#[test]
 fn a_name_is_known_while_it_stands_for_what_the_kernel_was_told() {
     let fixture = Fixture::new();
     assert_eq!(fixture.knows("file"), None, "nothing is there");

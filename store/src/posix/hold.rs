@@ -1,11 +1,12 @@
 //! How an inode is held while the kernel may ask for it: by its file handle where the filesystem and our
 //! capabilities allow (no descriptor is open then), else by an O_PATH descriptor. Never by a path.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::fs::{self, Mode, OFlags};
@@ -16,9 +17,28 @@ use super::status;
 
 /// MAX_HANDLE_SZ of name_to_handle_at(2).
 const LARGEST: usize = 128;
+/// How long after a file was gone the next ones are held open from their lookup on.
+const CONTEST: Duration = Duration::from_secs(1);
+/// Files that are held open so at once.
+const HELD: usize = 64;
 
 /// An inode, held.
-pub struct Hold(How);
+pub struct Hold {
+    how: How,
+    /// A descriptor (O_PATH) beside the handle, for a while: the file may lose its last name before it is opened.
+    beside: Mutex<Option<OwnedFd>>,
+    contest: Arc<Contest>,
+}
+
+/// Are files replaced between their lookup and what they were looked up for? Linux: after ESTALE a name is looked
+/// up once more, and another ESTALE is the caller's. So for a while everything is held open from its lookup on.
+#[derive(Default)]
+struct Contest {
+    /// When a file was gone last.
+    last: Mutex<Option<Instant>>,
+    /// What is held open, the youngest last.
+    held: Mutex<VecDeque<Weak<Hold>>>,
+}
 
 enum How {
     Handle(Arc<OwnedFd>, Handle),
@@ -44,6 +64,7 @@ pub(super) struct Mounts {
     /// Descriptors that hold an inode each.
     descriptors: Arc<AtomicU64>,
     most: u64,
+    contest: Arc<Contest>,
 }
 
 /// struct file_handle, and whose mount it is of.
@@ -65,11 +86,44 @@ impl Hold {
     /// # Errors
     /// ESTALE where the inode is gone, and the kernel's word.
     pub fn pin(&self) -> rustix::io::Result<Pinned<'_>> {
-        match &self.0 {
-            How::Descriptor { fd, .. } => Ok(Pinned::Borrowed(fd.as_fd())),
-            How::Handle(mount, handle) => handle
-                .open(mount, OFlags::PATH | OFlags::NOFOLLOW)
-                .map(Pinned::Opened),
+        let (mount, handle) = match &self.how {
+            How::Descriptor { fd, .. } => return Ok(Pinned::Borrowed(fd.as_fd())),
+            How::Handle(mount, handle) => (mount, handle),
+        };
+        let opened = handle.open(mount, OFlags::PATH | OFlags::NOFOLLOW);
+        if !matches!(opened, Err(Errno::STALE)) {
+            return opened.map(Pinned::Opened);
+        }
+        let beside = self.beside.lock();
+        match &*beside {
+            Some(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0).map(Pinned::Opened),
+            None => {
+                *self.contest.last.lock() = Some(Instant::now());
+                Err(Errno::STALE)
+            }
+        }
+    }
+}
+
+impl Contest {
+    fn is_on(&self) -> bool {
+        self.last
+            .lock()
+            .is_some_and(|last| last.elapsed() < CONTEST)
+    }
+
+    /// Holds a file open for as long as it is among the last that were.
+    fn hold_open(&self, hold: &Arc<Hold>, entry: OwnedFd) {
+        if matches!(hold.how, How::Descriptor { .. }) || hold.beside.lock().replace(entry).is_some()
+        {
+            return;
+        }
+        let mut held = self.held.lock();
+        held.push_back(Arc::downgrade(hold));
+        if held.len() > HELD
+            && let Some(eldest) = held.pop_front().and_then(|hold| hold.upgrade())
+        {
+            eldest.beside.lock().take();
         }
     }
 }
@@ -105,6 +159,7 @@ impl Mounts {
             known: Mutex::default(),
             descriptors: Arc::default(),
             most: most_descriptors(),
+            contest: Arc::default(),
         };
         if let Ok((handle, mount)) = Handle::of(&mounts.root)
             && mounts.find(mount, &mounts.root, &handle).is_some()
@@ -130,16 +185,34 @@ impl Mounts {
             && let Ok((handle, mount)) = Handle::of(&entry)
             && let Some(mount) = self.find(mount, &entry, &handle)
         {
-            return Ok(Hold(How::Handle(mount, handle)));
+            return Ok(self.held(How::Handle(mount, handle)));
         }
         let _counted = Counted(Arc::clone(&self.descriptors));
         match _counted.0.fetch_add(1, Ordering::Relaxed) < self.most {
-            true => Ok(Hold(How::Descriptor {
+            true => Ok(self.held(How::Descriptor {
                 fd: entry,
                 _counted,
             })),
             false => Err(Errno::MFILE),
         }
+    }
+
+    fn held(&self, how: How) -> Hold {
+        Hold {
+            how,
+            beside: Mutex::default(),
+            contest: Arc::clone(&self.contest),
+        }
+    }
+
+    /// Was a file gone a moment ago when it was to be opened? Then others should be held open from their lookup on.
+    pub fn is_contested(&self) -> bool {
+        self.contest.is_on()
+    }
+
+    /// Holds a file open beside its handle, for a while.
+    pub fn hold_open(&self, hold: &Arc<Hold>, entry: OwnedFd) {
+        self.contest.hold_open(hold, entry);
     }
 
     /// The descriptor by which handles of a mount are opened, tried with the first of them.
