@@ -19,6 +19,8 @@ use crate::handle::{OpenDirectory, OpenFile};
 use crate::passthrough::Passthrough;
 use crate::tree::{Handles, Node, Nodes};
 
+/// How often a file that another makes first, and somebody takes away, is made or opened again.
+const MADE_MEANWHILE: usize = 100;
 /// The most that one copy_file_range answers: its reply has 32 bits.
 const MAX_COPY: u64 = u32::MAX as u64 & !4095;
 
@@ -320,10 +322,45 @@ impl Face {
         parent: u64,
         name: &[u8],
         (flags, mode): (u32, u32),
-        ask: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
+        ask: impl Fn(BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> Answer<(u64, Arc<OpenFile>, Found)> {
         let parent = self.nodes.get(parent)?;
-        let (level, hold) = (self.nodes.level(&parent)?, parent.hold());
+        for _ in 0..MADE_MEANWHILE {
+            let made = self.create_new(caller, &parent, name, (flags, mode), &ask);
+            if !matches!(made, Err(Errno::STALE)) || flags & OFlags::EXCL.bits() != 0 {
+                return made;
+            }
+            let (node, status) = self.look_up(parent.id, name)?;
+            if !is_his(caller, flags, &status) {
+                self.nodes.forget(node.id, 1);
+                return made;
+            }
+            let opened = self
+                .open(node.id, flags & !OFlags::CREATE.bits(), &ask)
+                .and_then(|(number, open)| {
+                    let status = self.view.status(&open.file)?;
+                    Ok((number, open, (Arc::clone(&node), status)))
+                });
+            if opened.is_ok() {
+                return opened;
+            }
+            self.nodes.forget(node.id, 1);
+            if !matches!(opened, Err(Errno::STALE)) {
+                return opened;
+            }
+        }
+        Err(Errno::STALE)
+    }
+
+    fn create_new(
+        &self,
+        caller: Caller,
+        parent: &Node,
+        name: &[u8],
+        (flags, mode): (u32, u32),
+        ask: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
+    ) -> Answer<(u64, Arc<OpenFile>, Found)> {
+        let (level, hold) = (self.nodes.level(parent)?, parent.hold());
         let dir = hold.pin()?;
         let wanted = OFlags::from_bits_retain(flags);
         let naming = self.naming.read();
@@ -357,9 +394,14 @@ impl Face {
             false => None,
         };
         let hold = node.hold();
+        let pinned = match hold.pin() {
+            // It was replaced already: what was made is open, and can be written.
+            Err(Errno::STALE) => posix::Pinned::Opened(self.view.path_only(&file)?),
+            other => other?,
+        };
         let backed = self
             .passthrough
-            .open((node.id, node.generation()), hold.pin()?, ask);
+            .open((node.id, node.generation()), pinned, ask);
         Ok(self.opened(node, file, writing, backed, may_write(wanted)))
     }
 
@@ -523,6 +565,17 @@ impl Face {
         let (at, there) = (Some(&mut at), Some(&mut there));
         fs::copy_file_range(&source.file, at, &target.file, there, length).map(|n| n as u32)
     }
+}
+
+/// May the caller open the file, since it is his and its mode says so? Then nothing else is asked: for the owner of
+/// a file only his own permissions count, with ACLs, too (acl(5)).
+fn is_his(caller: Caller, flags: u32, status: &Status) -> bool {
+    let wanted = OFlags::from_bits_retain(flags);
+    let read = !wanted.contains(OFlags::WRONLY);
+    let write = may_write(wanted) || wanted.contains(OFlags::TRUNC);
+    let needed = (u32::from(read) * 0o400) | (u32::from(write) * 0o200);
+    let regular = status.role == Role::Native && status.is_file();
+    regular && status.user == caller.ids.0 && status.mode & needed == needed
 }
 
 fn may_write(flags: OFlags) -> bool {

@@ -170,6 +170,15 @@ impl TreeView {
         self.mounts.hold_open(hold, entry);
     }
 
+    /// A descriptor (O_PATH) of an open file, which may have no name any more.
+    ///
+    /// # Errors
+    /// The kernel's word.
+    pub fn path_only(&self, file: impl AsFd) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        fs::open(proc_path(&file), flags, Mode::empty())
+    }
+
     /// Opens a name (O_PATH) where it still stands for this very inode: its number and its birth.
     pub fn open_entry(
         &self,

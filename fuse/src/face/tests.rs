@@ -1,5 +1,6 @@
 //! What the face does, without a kernel that asks.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use twintree_store::{Durability, KeyPolicy, Store, StoreOptions};
@@ -88,6 +89,47 @@ fn what_another_made_first_is_left_to_the_kernels_checks() {
     let body = std::fs::read(fixture.on_disk("secret")).expect("read");
     assert_eq!(body, b"of another");
     assert!(fixture.create("new", OFlags::RDWR | OFlags::EXCL).is_ok());
+}
+
+#[test]
+fn what_its_owner_made_first_is_opened_as_its_mode_says() {
+    let fixture = Fixture::new();
+    let file = fixture.on_disk("file");
+    std::fs::write(&file, b"made first").expect("written");
+    let found = std::fs::metadata(&file).expect("it is there");
+    let caller = |user| Caller {
+        ids: (user, found.gid()),
+        ..SOMEBODY
+    };
+    let create = |user, flags: OFlags| {
+        let unasked = |_: BorrowedFd<'_>| unreachable!("passthrough is off");
+        let how = ((flags | OFlags::CREATE).bits(), 0o644);
+        let made = fixture
+            .face
+            .create(caller(user), fixture.bucket, b"file", how, unasked);
+        made.map(|(_, open, (_, status))| (open, status.size))
+    };
+    let mode = |mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&file, permissions).expect("changed");
+    };
+    let stale = |user, flags| create(user, flags).err() == Some(Errno::STALE);
+    mode(0o477);
+    assert!(
+        stale(found.uid(), OFlags::RDWR),
+        "his own permissions count"
+    );
+    assert!(stale(found.uid(), OFlags::WRONLY));
+    assert!(create(found.uid(), OFlags::RDONLY).is_ok());
+    mode(0o200);
+    assert!(stale(found.uid(), OFlags::RDONLY));
+    assert!(stale(found.uid() + 1, OFlags::WRONLY), "another's");
+    let (_, size) = create(found.uid(), OFlags::WRONLY).expect("opened");
+    assert_eq!(size, 10);
+    let flags = OFlags::WRONLY | OFlags::TRUNC;
+    let (open, size) = create(found.uid(), flags).expect("opened");
+    assert_eq!(size, 0, "as it was asked");
+    assert!(open.writing.lock().is_some(), "and counted as a writer's");
 }
 
 #[test]
