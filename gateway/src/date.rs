@@ -33,6 +33,21 @@ pub fn iso8601(moment: Timestamp) -> String {
     String::from_utf8(out).expect("digits and punctuation are ASCII")
 }
 
+/// Gives whole seconds since the epoch in ISO 8601's basic format, `20240229T123456Z`, of which signatures are made.
+pub(crate) fn basic(seconds: i64) -> String {
+    let civil = civil(seconds);
+    let mut out = Vec::with_capacity(16);
+    push_year(&mut out, civil.year);
+    push_two(&mut out, civil.month);
+    push_two(&mut out, civil.day);
+    out.push(b'T');
+    push_two(&mut out, civil.second_of_day / 3600);
+    push_two(&mut out, civil.second_of_day / 60 % 60);
+    push_two(&mut out, civil.second_of_day % 60);
+    out.push(b'Z');
+    String::from_utf8(out).expect("digits are ASCII")
+}
+
 /// Gives whole seconds since the epoch as an IMF-fixdate (RFC 9110, section 5.6.7).
 pub fn http_date(seconds: i64) -> String {
     let civil = civil(seconds);

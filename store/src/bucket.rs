@@ -18,7 +18,7 @@ use crate::path::HideList;
 use crate::probe::daemon::Probes;
 use crate::record::Judge;
 use crate::root::{Tree, kind, system};
-use crate::shared::{BucketShared, Buckets};
+use crate::shared::{BucketShared, Buckets, Held};
 use crate::snapshot::Snapshots;
 use crate::sync::Syncers;
 use crate::{
@@ -226,6 +226,15 @@ impl Store {
         if self.hide.hides(name.as_str().as_bytes()) {
             return Err(missing());
         }
+        if let Some(Held { tree, shared }) = self.still_held(name) {
+            let (name, store) = (name.clone(), Arc::clone(self));
+            return Ok(Bucket {
+                name,
+                store,
+                tree,
+                shared,
+            });
+        }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let dir = match open_beneath(&self.root, name.as_str(), flags, access) {
             Ok(dir) => dir,
@@ -270,12 +279,30 @@ impl Store {
             Some(Arc::new(location)),
             Arc::clone(&self.hide),
         );
+        if device == root_device {
+            let (tree, shared) = (tree.clone(), Arc::clone(&shared));
+            self.buckets.hold(name.as_str(), Held { tree, shared });
+        }
         Ok(Bucket {
             name: name.clone(),
             store: Arc::clone(self),
             tree,
             shared,
         })
+    }
+
+    /// The bucket's directory that is held open, if the name is still its. The kernel has both at hand, so that
+    /// asking does not wait for the disk.
+    fn still_held(&self, name: &BucketName) -> Option<Held> {
+        let held = self.buckets.held(name.as_str())?;
+        let asking = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+        let now = fs::statx(&self.root, name.as_str(), asking, StatxFlags::INO).ok()?;
+        let device = fs::makedev(now.stx_dev_major, now.stx_dev_minor);
+        let root_device = fs::makedev(self.root_id.0, self.root_id.1);
+        let mounted = self
+            .buckets
+            .still_mounted(name.as_str(), device, root_device);
+        (mounted && held.shared.id == (device, now.stx_ino)).then_some(held)
     }
 
     /// The root's own descriptor, for making and removing buckets.

@@ -21,6 +21,7 @@ pub mod fsfacts;
 pub mod fuzzing;
 mod inherit;
 pub mod inspect;
+mod known;
 mod lifecycle;
 pub mod list;
 mod lock;

@@ -8,7 +8,6 @@ pub(crate) mod cache;
 mod entry;
 mod fan;
 pub mod inventory;
-mod known;
 pub(crate) mod names;
 pub(crate) mod read;
 mod scope;

@@ -13,6 +13,7 @@ pub(crate) mod stamp;
 
 use crate::{Algorithm, Checksum, ChecksumType, ETag, ObjectChecksum, PartInfo, Timestamp};
 
+pub(crate) use describe::Xattrs;
 pub(crate) use describe::{
     Examined, describe, describe_directory, describe_locked, examine, inform, judge, settle,
 };

@@ -10,10 +10,13 @@ use crate::fsfacts::FsFacts;
 use crate::lock::Locks;
 use crate::multipart::UploadLocks;
 use crate::notes::Notes;
+use crate::root::Tree;
 use crate::settled::Settled;
 
 /// Buckets remembered at once; beyond it those that no request holds are forgotten.
 const MAX_BUCKETS: usize = 10_000;
+/// Buckets whose directories are held open at once.
+const MAX_HELD: usize = 64;
 
 /// One bucket's in-process state, found again by the device and inode of its directory.
 pub(crate) struct BucketShared {
@@ -39,6 +42,15 @@ pub(crate) struct Buckets {
     by_id: Mutex<HashMap<(u64, u64), Arc<BucketShared>>>,
     /// Names that once were a filesystem of their own, so that a bare mount point is not taken for them.
     mounted: Mutex<HashMap<String, u64>>,
+    /// Directories of buckets on the root's own filesystem, held open. What is held keeps its inode's number.
+    held: Mutex<HashMap<String, Held>>,
+}
+
+/// A bucket's directory, as it was resolved last.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub tree: Tree,
+    pub shared: Arc<BucketShared>,
 }
 
 impl Buckets {
@@ -80,8 +92,23 @@ impl Buckets {
         true
     }
 
+    /// The directory that had this name last.
+    pub fn held(&self, name: &str) -> Option<Held> {
+        self.held.lock().get(name).cloned()
+    }
+
+    /// Holds a directory of the root's own filesystem: one of another would keep its disk from being unmounted.
+    pub fn hold(&self, name: &str, held: Held) {
+        let mut all = self.held.lock();
+        if all.len() >= MAX_HELD {
+            all.clear();
+        }
+        all.insert(name.to_owned(), held);
+    }
+
     /// A bucket that was removed through S3 may come back on the root's own filesystem.
     pub fn forget(&self, name: &str) {
         self.mounted.lock().remove(name);
+        self.held.lock().remove(name);
     }
 }

@@ -2,7 +2,7 @@
 
 use time::{Date, Month, Time};
 
-use crate::date::parse_http_date;
+use crate::date::{basic, parse_http_date};
 
 /// A moment of a signature, in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,21 +49,7 @@ impl SignedAt {
 
     /// Writes the basic form, as it is signed.
     pub(crate) fn basic(self) -> String {
-        // Every value came through `join`, whose dates lie within the calendar of `time`.
-        let moment = time::OffsetDateTime::from_unix_timestamp(self.seconds)
-            .expect("a parsed date is in range");
-        let (date, hour, minute, second) = (
-            moment.date(),
-            moment.hour(),
-            moment.minute(),
-            moment.second(),
-        );
-        let month = u8::from(date.month());
-        format!(
-            "{:04}{month:02}{:02}T{hour:02}{minute:02}{second:02}Z",
-            date.year(),
-            date.day()
-        )
+        basic(self.seconds)
     }
 
     fn join(date: Date, clock: [&str; 3]) -> Option<Self> {

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use twintree_store::Timestamp;
 
-use super::canonical::{self, Reading, hex, hex32};
+use super::canonical::{self, Reading, hex32};
 use super::chunked::{ChunkSigner, Framing};
 use super::credentials::{KeyedHmac, Table, hmac_sha256};
 use super::dates::SignedAt;
@@ -94,9 +94,13 @@ impl Claim<'_> {
         let mut first = None;
         for reading in Reading::all(head) {
             let request = canonical::request(head, reading, &signed, self.content, self.without);
-            let digest = hex(&Sha256::digest(&request));
-            let to_sign = format!("{ALGORITHM}\n{timestamp}\n{scope}\n{digest}");
-            let computed = hmac_sha256(&key, to_sign.as_bytes());
+            let mut to_sign = Vec::with_capacity(256);
+            for line in [ALGORITHM, &timestamp, scope] {
+                to_sign.extend_from_slice(line.as_bytes());
+                to_sign.push(b'\n');
+            }
+            canonical::push_hex(&mut to_sign, &Sha256::digest(&request));
+            let computed = hmac_sha256(&key, &to_sign);
             if given.is_some_and(|given| bool::from(computed.ct_eq(&given))) {
                 table.remember(access_key, date, region, &key);
                 return Ok(self.verified(content, key, timestamp, reading.plus));
@@ -106,7 +110,7 @@ impl Claim<'_> {
         let (request, to_sign) = first.expect("every request has a first reading");
         Err(S3Error::new(Code::SignatureDoesNotMatch)
             .with("AWSAccessKeyId", access_key)
-            .with("StringToSign", to_sign)
+            .with("StringToSign", String::from_utf8_lossy(&to_sign))
             .with("SignatureProvided", self.signature)
             .with("CanonicalRequest", String::from_utf8_lossy(&request)))
     }

@@ -10,21 +10,20 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::entry::Tagged;
 use super::fan::Fan;
-use super::known::Known;
 use super::names::Names;
+use crate::known::{Known, had_been_quiet};
 use crate::{BucketName, Timestamp};
 
 /// Memory for kept names, in bytes: about four million names.
 const BUDGET: usize = 128 << 20;
+/// Files whose ETags are known at most: about 45 MiB.
+const KNOWN: usize = 3 << 17;
 /// What a kept directory costs beside its names, in bytes.
 const OVERHEAD: usize = 256;
 /// Entries that were complained about and are remembered, so that each is logged once.
 const MAX_WARNED: usize = 1000;
-/// How long a directory must be quiet, in nanoseconds: several ticks of the coarsest kernel clock (10 ms).
-const QUIET: i64 = 50_000_000;
-/// The same where stamps show whole seconds only: FAT counts in twos.
-const QUIET_COARSE: i64 = 2_500_000_000;
 
 /// Which directory: an inode number alone may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,10 +48,7 @@ pub(crate) struct DirTimes {
 impl DirTimes {
     /// Had the directory been quiet at `now` for so long that any later change shows in its times?
     pub fn settled(self, now: Timestamp) -> bool {
-        let coarse = self.modified.subsec_nanos() == 0 && self.changed.subsec_nanos() == 0;
-        let quiet = if coarse { QUIET_COARSE } else { QUIET };
-        let last = self.modified.max(self.changed);
-        now.0.saturating_sub(last.0) > quiet
+        had_been_quiet(self.modified, self.changed, now)
     }
 }
 
@@ -76,7 +72,7 @@ pub(crate) struct NameCache {
     /// Threads at work for pages.
     pub fan: Fan,
     /// The files themselves.
-    pub known: Known,
+    pub known: Known<Tagged>,
     /// Who is told of entries that cannot be read, instead of the log; then no such entry ends a walk.
     complaints: Option<Box<Complain>>,
     budget: usize,
@@ -98,7 +94,7 @@ impl NameCache {
             shelf: Mutex::default(),
             warned: Mutex::default(),
             fan: Fan::default(),
-            known: Known::default(),
+            known: Known::with_capacity(KNOWN),
             complaints: None,
             budget,
         }

@@ -10,11 +10,10 @@ use std::ffi::CStr;
 use rustix::fs::{self, FileType, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::cache::DirTimes;
 use super::fan;
-use super::known::{Known, Tagged};
 use super::read::{Reader, timestamp};
 use super::walk::Found;
+use crate::known::Known;
 use crate::record::{self, FileState, Verdict, judge};
 use crate::root::{Dir, kind, system};
 use crate::{Access, Algorithm, Bucket, ChecksumType, ETag, ListEntry, Result, Timestamp};
@@ -24,6 +23,16 @@ pub(crate) const EMPTY_MD5: [u8; 16] = 0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e
 const RECORD_XATTR: &CStr = c"user.twintree";
 /// What is read of a record by name, in bytes: few have optional fields, fewer more than this.
 const USUAL_RECORD: usize = 256;
+
+/// What a page shows of a file beside size and mtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tagged {
+    /// As HEAD would answer it.
+    pub etag: ETag,
+    /// The algorithm and type of its checksum.
+    pub checksum: Option<(Algorithm, ChecksumType)>,
+}
+
 /// An entry that may be an object.
 pub(crate) struct Candidate {
     /// Its key.
@@ -82,7 +91,7 @@ pub(crate) fn describe_all(bucket: &Bucket, found: &[Found]) -> Result<Vec<Optio
 /// A look at one entry after the other.
 struct Look<'a> {
     bucket: &'a Bucket,
-    known: &'a Known,
+    known: &'a Known<Tagged>,
     /// When it began: files that had been quiet for a while then show every change since by their times.
     asked: Timestamp,
     /// Was the last entry known, so that the next is likely to be?
@@ -179,11 +188,7 @@ impl<'a> Look<'a> {
     /// Had the file been quiet when the look began? Never where another machine's clock stamps it. Its mtime
     /// may say anything.
     fn had_been_quiet(&self, state: &FileState) -> bool {
-        let times = DirTimes {
-            modified: state.changed,
-            changed: state.changed,
-        };
-        !self.bucket.is_remote() && times.settled(self.asked)
+        !self.bucket.is_remote() && state.had_been_quiet(self.asked)
     }
 
     fn stays(&self, reader: &Reader, dir: &Dir, key: &str, state: &FileState) -> Result<bool> {

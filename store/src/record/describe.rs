@@ -1,9 +1,11 @@
 //! An [`ObjectInfo`] of an open file: what its record says, where it is true, and what it means.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use rustix::fs::Stat;
 
+use super::disk::Raw;
 use super::memory::Recall;
 use super::stamp::may_hide;
 use super::{FileState, Record, Verdict, disk, kind};
@@ -25,9 +27,26 @@ pub(crate) struct Examined {
     pub(crate) flux: Option<FluxNumber>,
     /// The record's bytes.
     pub(crate) bytes: Option<Vec<u8>>,
-    /// Where the filesystem has no xattrs: the meta JSON that lay beside the record.
-    meta_beside: Option<Vec<u8>>,
+    meta: MetaHalf,
+    /// Were they read from xattrs just now? Then they may be kept.
+    fresh: bool,
 }
+
+/// The meta JSON of a file.
+#[derive(Clone, Debug)]
+enum MetaHalf {
+    Unread,
+    Read(Option<Vec<u8>>),
+}
+
+/// What lies in the xattrs of a quiet file, kept for whoever reads it next.
+pub(crate) struct Xattrs {
+    record: Option<Vec<u8>>,
+    meta: Option<Vec<u8>>,
+}
+
+/// The most that is kept of one file's xattrs, in bytes.
+const KEPT: usize = 512;
 
 /// Describes an open file for a reader: an unverified one is looked at once more under its key's
 /// lock, since a re-stamp may be half done, and is queued for the sealer. `stat` is of `file`.
@@ -42,6 +61,7 @@ pub(crate) fn describe(
     key: &str,
     access: Access,
 ) -> Result<ObjectInfo> {
+    let asked = Timestamp::now();
     let mut examined = examine(bucket, &file, FileState::of(stat))?;
     if matches!(examined.verdict, Verdict::Unverified(_)) {
         if access == Access::Cached {
@@ -57,6 +77,10 @@ pub(crate) fn describe(
     }
     if examined.waits_for_sealing() {
         bucket.store.seal_queue.push(bucket.name(), key);
+    }
+    examined.read_meta(bucket, &file, access)?;
+    if examined.fresh && examined.may_be_kept(asked) && !bucket.is_remote_file(&file, stat) {
+        examined.keep(bucket, &file)?;
     }
     inform(bucket, file, key, examined, access)
 }
@@ -76,6 +100,50 @@ pub(crate) fn describe_locked(
 }
 
 impl Examined {
+    /// Reads the meta half, unless it is known: whatever the record says, since a person may have set it.
+    fn read_meta(&mut self, bucket: &Bucket, file: impl AsFd, access: Access) -> Result<()> {
+        if matches!(self.meta, MetaHalf::Read(_)) {
+            return Ok(());
+        }
+        let record = self.verdict.record();
+        let elsewhere = record.is_some_and(|record| record.field(kind::META_OVERFLOW).is_some());
+        if elsewhere && access == Access::Cached {
+            return Err(StoreError::WouldBlock);
+        }
+        self.meta = MetaHalf::Read(disk::read_meta(file, record, &bucket.tree)?);
+        Ok(())
+    }
+
+    /// Is what was read after `asked` all there is, small, and of a file that shows every change since?
+    fn may_be_kept(&self, asked: Timestamp) -> bool {
+        let whole = match &self.verdict {
+            Verdict::None => true,
+            Verdict::Valid(record) => [kind::OVERFLOW, kind::META_OVERFLOW]
+                .into_iter()
+                .all(|elsewhere| record.field(elsewhere).is_none()),
+            Verdict::Stale(_) | Verdict::Unverified(_) => false,
+        };
+        let meta = match &self.meta {
+            MetaHalf::Read(Some(json)) => json.len(),
+            MetaHalf::Read(None) | MetaHalf::Unread => 0,
+        };
+        let bytes = self.bytes.as_ref().map_or(0, Vec::len) + meta;
+        whole && self.flux.is_none() && bytes <= KEPT && self.state.had_been_quiet(asked)
+    }
+
+    /// Keeps both halves, if the file is still what it was before they were read.
+    fn keep(&self, bucket: &Bucket, file: impl AsFd) -> Result<()> {
+        let MetaHalf::Read(meta) = &self.meta else {
+            return Ok(());
+        };
+        if FileState::look(file)? == self.state {
+            let (record, meta) = (self.bytes.clone(), meta.clone());
+            let xattrs = Arc::new(Xattrs { record, meta });
+            bucket.store.judge.xattrs.keep(self.state, xattrs);
+        }
+        Ok(())
+    }
+
     /// Unverified, or changed through a mount that did not live to have it sealed.
     fn waits_for_sealing(&self) -> bool {
         match &self.verdict {
@@ -123,21 +191,42 @@ pub(crate) fn describe_directory(
 /// # Errors
 /// What the disk says.
 pub(crate) fn examine(bucket: &Bucket, file: impl AsFd, state: FileState) -> Result<Examined> {
-    let raw = disk::read(&file, &bucket.tree)?;
+    let kept = bucket.store.judge.xattrs.get(&state);
+    let fresh = kept.is_none();
+    let (raw, mut meta) = match kept {
+        Some(kept) => {
+            let record = kept.record.clone();
+            let raw = Raw {
+                record,
+                in_xattrs: true,
+                ..Raw::default()
+            };
+            (raw, MetaHalf::Read(kept.meta.clone()))
+        }
+        None => {
+            let mut raw = disk::read(&file, &bucket.tree)?;
+            let beside = raw.meta_beside.take();
+            (
+                raw,
+                beside.map_or(MetaHalf::Unread, |json| MetaHalf::Read(Some(json))),
+            )
+        }
+    };
     let mut verdict = judge(bucket, &state, raw.record.as_deref());
-    let mut meta_beside = raw.meta_beside;
     // Looked at after the record: who opened the file since has dropped it since.
     let flux = bucket.store.changes.in_flux(state.inode());
+    let was_valid = matches!(verdict, Verdict::Valid(_));
     if flux.is_some() {
         verdict = verdict.in_flux();
     }
     // A stale record under an inode's number may speak of a file that is long gone: all of it. What this
     // process dropped of a file that is open, or closed and unchanged since, does not.
     if raw.by_inode
+        && !was_valid
         && let Verdict::Stale(record) = &verdict
         && !(record.dropped && (flux.is_some() || record.stamp.fits(&state)))
     {
-        (verdict, meta_beside) = (Verdict::None, None);
+        (verdict, meta) = (Verdict::None, MetaHalf::Read(None));
     }
     if let (Verdict::Valid(_), Some(bytes)) = (&verdict, &raw.record) {
         remember(bucket, file, &state, bytes)?;
@@ -147,7 +236,8 @@ pub(crate) fn examine(bucket: &Bucket, file: impl AsFd, state: FileState) -> Res
         verdict,
         flux,
         bytes: raw.record,
-        meta_beside,
+        meta,
+        fresh: fresh && raw.in_xattrs,
     })
 }
 
@@ -205,14 +295,15 @@ pub(crate) fn inform(
     bucket: &Bucket,
     file: impl AsFd,
     key: &str,
-    examined: Examined,
+    mut examined: Examined,
     access: Access,
 ) -> Result<ObjectInfo> {
+    examined.read_meta(bucket, &file, access)?;
     let Examined {
         state,
         mut verdict,
         flux,
-        meta_beside,
+        meta,
         ..
     } = examined;
     if let Verdict::Valid(record) = &mut verdict
@@ -223,7 +314,7 @@ pub(crate) fn inform(
         }
         disk::load_overflow(record, &bucket.tree)?;
     }
-    let meta = meta_of(bucket, file, key, &verdict, meta_beside, access)?;
+    let meta = meta_of(key, &verdict, meta);
     let etag = match flux {
         Some(open) => state.derivation(bucket.stable_inodes()).in_flux(open),
         None => verdict.etag(&state, bucket.stable_inodes()),
@@ -269,34 +360,18 @@ fn parts_of(record: &Record, size: u64) -> Vec<PartInfo> {
 }
 
 /// The object half, which outlives a change of the content; the Content-Type resolved.
-fn meta_of(
-    bucket: &Bucket,
-    file: impl AsFd,
-    key: &str,
-    verdict: &Verdict,
-    beside: Option<Vec<u8>>,
-    access: Access,
-) -> Result<Meta> {
-    let record = verdict.record();
-    // Asked for whatever the record says: a person may have set it since.
-    let json = match beside {
-        Some(json) => Some(json),
-        None => {
-            let elsewhere =
-                record.is_some_and(|record| record.field(kind::META_OVERFLOW).is_some());
-            if elsewhere && access == Access::Cached {
-                return Err(StoreError::WouldBlock);
-            }
-            disk::read_meta(file, record, &bucket.tree)?
-        }
+fn meta_of(key: &str, verdict: &Verdict, half: MetaHalf) -> Meta {
+    let json = match half {
+        MetaHalf::Read(json) => json,
+        MetaHalf::Unread => None,
     };
     let mut meta = json
         .and_then(|json| Meta::from_json(&json))
         .unwrap_or_default();
     if meta.content_type.is_none() {
-        meta.content_type = resolve_type(record, key);
+        meta.content_type = resolve_type(verdict.record(), key);
     }
-    Ok(meta)
+    meta
 }
 
 /// The Content-Type where the meta half names none.
@@ -340,5 +415,75 @@ impl Bucket {
             self.shared.facts.name,
             "fuse" | "unknown" | "vfat" | "exfat"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::path::Path;
+
+    use super::*;
+    use crate::testing;
+
+    /// A bucket with the object `k`, quiet for long enough.
+    fn place(dir: &Path) -> (Bucket, ObjectKey, FileState) {
+        let bucket = testing::bucket(dir);
+        let key = ObjectKey::parse("k").expect("a key");
+        testing::put(&bucket, &key, b"body", Meta::default());
+        let file = File::open(dir.join("bucket/k")).expect("opened");
+        let state = FileState::look(file).expect("there");
+        while !state.had_been_quiet(Timestamp::now()) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        (bucket, key, state)
+    }
+
+    #[test]
+    fn xattrs_of_a_quiet_file_are_kept_until_one_changes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (bucket, key, state) = place(dir.path());
+        let open = || bucket.open(&key, Access::Blocking).expect("there").info;
+        let kept = |state| bucket.store.judge.xattrs.get(state).is_some();
+        assert!(!kept(&state), "nobody asked yet");
+        let first = open();
+        let path = dir.path().join("bucket/k");
+        let look = || FileState::look(File::open(&path).expect("opened")).expect("there");
+        let has_xattrs = xattr::get(&path, "user.twintree").is_ok_and(|found| found.is_some());
+        assert_eq!(kept(&state), has_xattrs);
+        let second = open();
+        assert_eq!((first.etag, first.checksum), (second.etag, second.checksum));
+        if !has_xattrs {
+            return;
+        }
+        let meta = br#"{"v":1,"meta":{"said":"meanwhile"}}"#;
+        xattr::set(&path, "user.twintree.meta", meta).expect("set");
+        assert!(!kept(&look()), "its ctime moved");
+        let user = vec![("said".to_owned(), b"meanwhile".to_vec())];
+        assert_eq!(open().meta.user, user);
+    }
+
+    #[test]
+    fn what_was_changed_within_the_last_ticks_or_lies_elsewhere_is_not_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (bucket, key, state) = place(dir.path());
+        let file = File::open(dir.path().join("bucket/k")).expect("opened");
+        let (examined, _) = describe_locked(&bucket, &file, key.as_str()).expect("there");
+        let after = |millis: i64| Timestamp(state.changed.0 + millis * 1_000_000);
+        assert!(examined.may_be_kept(after(10_000)));
+        assert!(!examined.may_be_kept(after(20)), "within the last ticks");
+        assert!(!examined.may_be_kept(after(-10_000)), "ahead of the clock");
+        let large = MetaHalf::Read(Some(vec![b' '; KEPT]));
+        let meta = examined.meta.clone();
+        let large = Examined {
+            meta: large,
+            ..examined
+        };
+        assert!(!large.may_be_kept(after(10_000)), "large");
+        let mut elsewhere = Examined { meta, ..large };
+        if let Verdict::Valid(record) = &mut elsewhere.verdict {
+            record.set_field(kind::META_OVERFLOW, vec![0; 32]);
+        }
+        assert!(!elsewhere.may_be_kept(after(10_000)), "in records/");
     }
 }

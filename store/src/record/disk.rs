@@ -33,6 +33,8 @@ pub(crate) struct Raw {
     pub(crate) meta_beside: Option<Vec<u8>>,
     /// Was it found by the inode's number, which may have been another file's?
     pub(crate) by_inode: bool,
+    /// Does the filesystem take xattrs? Else nothing of the file shows that its record changed.
+    pub(crate) in_xattrs: bool,
 }
 
 /// Reads the record of an open file.
@@ -43,8 +45,8 @@ pub(crate) fn read(file: impl AsFd, tree: &Tree) -> Result<Raw> {
     match get_xattr(&file, RECORD_XATTR) {
         Ok(record) => Ok(Raw {
             record,
-            meta_beside: None,
-            by_inode: false,
+            in_xattrs: true,
+            ..Raw::default()
         }),
         Err(e) if is_unsupported(e) => read_beside(inode(&file)?, tree),
         Err(e) => Err(system("a record", e)),
@@ -288,6 +290,7 @@ fn read_beside(inode: u64, tree: &Tree) -> Result<Raw> {
         record: Some(record.to_vec()),
         meta_beside,
         by_inode: true,
+        in_xattrs: false,
     })
 }
 

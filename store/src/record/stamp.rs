@@ -5,13 +5,15 @@
 //! record itself: hence a window after the seal, or the exact ctime where this process knows it.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use rustix::fs::Stat;
 
 use super::memory::{Memory, Recall};
-use super::{Record, Unreadable};
+use super::{Record, Unreadable, Xattrs};
 use crate::Timestamp;
 use crate::etag::Derivation;
+use crate::known::{self, Known};
 use crate::{ETag, Result, StoreError};
 
 /// How long after its seal a record may have been published (FORMATS: W).
@@ -20,6 +22,9 @@ pub(crate) const WINDOW: i64 = 30_000_000_000;
 const TICK: i64 = 10_000_000;
 /// The coarsest clock that a filesystem with ctimes has (vfat's two seconds).
 const COARSE: i64 = 2_000_000_000;
+
+/// Quiet files whose xattrs are kept at most: some 16 MiB, unless their metadata are large.
+const XATTRS: usize = 3 << 14;
 
 /// What fstat must show for a record to be true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Judge {
     /// Remembered ctimes.
     pub(crate) memory: Memory,
+    /// What lies in the xattrs of quiet files.
+    pub(crate) xattrs: Known<Arc<Xattrs>>,
     /// `verify = "mtime"`: equal size and mtime are enough.
     mtime_only: bool,
     /// The boot that this process runs in.
@@ -136,6 +143,11 @@ impl FileState {
         self.modified.subsec_nanos() == 0 && self.changed.subsec_nanos() == 0
     }
 
+    /// Had the file been quiet at `now` for so long that any later change moves its ctime? Its mtime may say anything.
+    pub(crate) fn had_been_quiet(&self, now: Timestamp) -> bool {
+        known::had_been_quiet(self.changed, self.changed, now)
+    }
+
     /// Has the content the same size and mtime?
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         self.size == other.size && self.modified == other.modified
@@ -177,6 +189,7 @@ impl Judge {
     pub(crate) fn new(mtime_only: bool) -> Self {
         Self {
             memory: Memory::default(),
+            xattrs: Known::with_capacity(XATTRS),
             mtime_only,
             boot: this_boot(),
         }

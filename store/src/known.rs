@@ -1,52 +1,48 @@
-//! Entity tags that a listing found out, by what statx shows of the file: the next page that comes by needs
-//! one call for it instead of two or three.
+//! What was found out of files, by what stat shows of them: whoever comes by again need not ask for more.
 //!
-//! Setting a record moves ctime, so equal size, mtime and ctime mean the same record; but for files that were
-//! changed within the last ticks of the clock, which are not kept. Only local filesystems: elsewhere clocks
-//! differ.
+//! Setting an xattr moves ctime, so equal size, mtime and ctime mean the same record and the same metadata; but
+//! for files that were changed within the last ticks of the clock, which are not kept. Only local filesystems:
+//! elsewhere clocks differ.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
+use crate::Timestamp;
 use crate::record::FileState;
-use crate::{Algorithm, ChecksumType, ETag};
 
-/// Files that are known at most: about 45 MiB. Two thirds of it are kept however often they are listed in turn.
-const CAPACITY: usize = 3 << 17;
+/// How long a directory must be quiet, in nanoseconds: several ticks of the coarsest kernel clock (10 ms).
+const QUIET: i64 = 50_000_000;
+/// The same where stamps show whole seconds only: FAT counts in twos.
+const QUIET_COARSE: i64 = 2_500_000_000;
 const SHARDS: usize = 16;
 
-/// What a page shows of a file beside size and mtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tagged {
-    /// As HEAD would answer it.
-    pub etag: ETag,
-    /// The algorithm and type of its checksum.
-    pub checksum: Option<(Algorithm, ChecksumType)>,
-}
+type Files<V> = HashMap<(u64, u64), (FileState, V)>;
 
 /// Two generations: what is not asked for while the younger one fills goes with the older one.
-#[derive(Default)]
-struct Shard {
-    young: HashMap<(u64, u64), (FileState, Tagged)>,
-    old: HashMap<(u64, u64), (FileState, Tagged)>,
+struct Shard<V> {
+    young: Files<V>,
+    old: Files<V>,
+}
+
+impl<V> Default for Shard<V> {
+    fn default() -> Self {
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+        }
+    }
 }
 
 /// Known files.
-pub(crate) struct Known {
-    shards: [Mutex<Shard>; SHARDS],
+pub(crate) struct Known<V> {
+    shards: [Mutex<Shard<V>>; SHARDS],
     /// Of one generation of one shard.
     capacity: usize,
 }
 
-impl Default for Known {
-    fn default() -> Self {
-        Self::with_capacity(CAPACITY)
-    }
-}
-
-impl Known {
-    /// Knows at most so many files.
+impl<V: Clone> Known<V> {
+    /// Knows at most so many files; two thirds of it are kept however often they are asked for in turn.
     pub fn with_capacity(capacity: usize) -> Self {
         Self {
             shards: Default::default(),
@@ -55,26 +51,26 @@ impl Known {
     }
 
     /// What is known of a file that shows exactly this.
-    pub fn get(&self, state: &FileState) -> Option<Tagged> {
+    pub fn get(&self, state: &FileState) -> Option<V> {
         let key = (state.device, state.inode);
         let mut shard = self.shard(state.inode).lock();
-        if let Some((known, tagged)) = shard.young.get(&key) {
-            return (known == state).then_some(*tagged);
+        if let Some((known, value)) = shard.young.get(&key) {
+            return (known == state).then(|| value.clone());
         }
-        let (known, tagged) = shard.old.remove(&key)?;
+        let (known, value) = shard.old.remove(&key)?;
         if known != *state {
             return None;
         }
-        self.insert(&mut shard, known, tagged);
-        Some(tagged)
+        self.insert(&mut shard, known, value.clone());
+        Some(value)
     }
 
     /// Keeps what was found out of a file that showed this, and had been quiet.
-    pub fn keep(&self, state: FileState, tagged: Tagged) {
-        self.insert(&mut self.shard(state.inode).lock(), state, tagged);
+    pub fn keep(&self, state: FileState, value: V) {
+        self.insert(&mut self.shard(state.inode).lock(), state, value);
     }
 
-    fn insert(&self, shard: &mut Shard, state: FileState, tagged: Tagged) {
+    fn insert(&self, shard: &mut Shard<V>, state: FileState, value: V) {
         // A listing comes by all its files in turn: the generations must not change while both have room, or each
         // pass over a directory forgets what the next one is about to ask for.
         let full = shard.young.len() + shard.old.len() >= 2 * self.capacity;
@@ -83,19 +79,25 @@ impl Known {
         }
         shard
             .young
-            .insert((state.device, state.inode), (state, tagged));
+            .insert((state.device, state.inode), (state, value));
     }
 
-    fn shard(&self, inode: u64) -> &Mutex<Shard> {
+    fn shard(&self, inode: u64) -> &Mutex<Shard<V>> {
         // Inode numbers of one directory follow each other.
         &self.shards[(inode % SHARDS as u64) as usize]
     }
 }
 
+/// Had what shows these times been quiet at `now` for so long that any later change shows in them?
+pub(crate) fn had_been_quiet(modified: Timestamp, changed: Timestamp, now: Timestamp) -> bool {
+    let coarse = modified.subsec_nanos() == 0 && changed.subsec_nanos() == 0;
+    let quiet = if coarse { QUIET_COARSE } else { QUIET };
+    now.0.saturating_sub(modified.max(changed).0) > quiet
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Timestamp;
 
     fn state(inode: u64, changed: i64) -> FileState {
         FileState {
@@ -107,14 +109,12 @@ mod tests {
         }
     }
 
-    const TAGGED: Tagged = Tagged {
-        etag: ETag::Derived(1, 2),
-        checksum: None,
-    };
+    const TAGGED: &str = "what was found out";
+    const CAPACITY: usize = 1000;
 
     #[test]
     fn only_the_very_same_state_is_known() {
-        let known = Known::default();
+        let known = Known::with_capacity(CAPACITY);
         known.keep(state(1, 10), TAGGED);
         assert_eq!(known.get(&state(1, 10)), Some(TAGGED));
         assert_eq!(known.get(&state(1, 11)), None);

@@ -1,0 +1,44 @@
+"""How many system calls an answer takes: they are most of what a small object costs, and only strace sees one come back."""
+
+import time
+
+import pytest
+from lib import s3, tables, trace, wire
+
+ALLOWED = {"GET": 9, "HEAD": 7, "PUT": 31}
+"""From reading the request to sending the answer, waiting for it aside: what README and bench/RESULTS.md promise."""
+QUIET = 0.2
+"""Seconds after which every clock has ticked, so that what is known of a file may be kept."""
+ASIDE = ("epoll_wait", "epoll_pwait", "futex", "sched_yield", "madvise", "mmap", "munmap", "mprotect", "brk", "fcntl")
+"""What the runtime and the allocator do between requests, and a debug build when it closes a descriptor."""
+
+
+@pytest.mark.parametrize("method", list(ALLOWED))
+def test_an_answer_takes_no_more_system_calls_than_it_did(daemon, tree, random, tmp_path, method):
+    one = daemon(tree, "--durability", "relaxed", "--log", "warn", "--watch", "off", "--seal", "off")
+    client = s3.client(one.url)
+    client.create_bucket(Bucket="bucket-one")
+    body = random.bytes(4096)
+    client.put_object(Bucket="bucket-one", Key="folder/object", Body=body)
+    time.sleep(QUIET)
+    answers = []
+    with wire.Connection(one) as connection:
+        def ask(new):
+            key = f"/bucket-one/folder/{new if method == 'PUT' else 'object'}"
+            answers.append(connection.ask(method, key, body=body if method == "PUT" else b""))
+        ask("first")
+        with trace.Trace(one, tmp_path / "strace", calls="all", shown=300) as traced:
+            ask("second")
+    assert [answer.status for answer in answers] == [200, 200]
+    took = calls_of_one_answer(traced.events, f"{method} /")
+    tables.say(f"system calls of a {method} of 4 KiB", [("calls", "allowed"), (len(took), ALLOWED[method])])
+    assert len(took) <= ALLOWED[method], [event.name for event in took]
+    assert len(took) > 3, "strace has seen the answer"
+
+
+def calls_of_one_answer(events, request):
+    """From reading the request up to the answer, by whatever thread: nothing else is going on."""
+    asked = next(event for event in events if event.name in ("recvfrom", "read", "readv") and request in event.words)
+    since = [event for event in events if event.begun >= asked.begun and event.name not in ASIDE]
+    sent = next(at for at, event in enumerate(since) if event.name in ("writev", "write", "sendto", "sendmsg") and "HTTP/1.1 200" in event.words)
+    return since[:sent + 1]
