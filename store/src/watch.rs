@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::fs::{self, AtFlags, Dir, FileType, Stat};
+use rustix::fs::{self, AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 pub use coverage::Coverage;
@@ -459,7 +459,7 @@ impl Watch {
         }
         let failed = |e: Errno| StoreError::from_io("a directory", e.into());
         let mut below = Vec::new();
-        for entry in Dir::read_from(&dir).map_err(failed)? {
+        for entry in place::entries(&dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_bytes();
             if matches!(name, b"." | b"..") || self.is_kept_back(name) {

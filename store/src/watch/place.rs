@@ -1,9 +1,24 @@
 //! Where a watched directory lies.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{self, Dir, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::path::DiskPath;
 use crate::{Bucket, BucketName, Result};
+
+/// The entries of an open directory. Reading leaves no trace in its atime, where the owner (or root) may ask for that:
+/// somebody may have set it just now.
+pub(super) fn entries(dir: impl AsFd) -> rustix::io::Result<Dir> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |flags| fs::openat(&dir, c".", flags, Mode::empty());
+    let again = match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
+        other => other,
+    }?;
+    Dir::new(again)
+}
 
 /// A directory of a bucket; `path` is `None` for its top.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

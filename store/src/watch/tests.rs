@@ -339,3 +339,25 @@ fn what_writers_say_in_turn_again_and_again_is_said_once_for_each_file() {
         ]
     );
 }
+
+#[test]
+fn looking_leaves_no_trace_in_the_time_of_the_last_access() {
+    let tree = Tree::new(&[]);
+    let dir = tree.path("b/dir");
+    fs::create_dir(&dir).expect("made");
+    // Linux: with relatime a look at what was changed since the last one shows, unless it asked not to.
+    let file = fs::File::open(&dir).expect("opened");
+    let times = fs::FileTimes::new();
+    let second = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
+    let later = second + Duration::from_secs(1);
+    let set = file.set_times(times.set_accessed(second).set_modified(later));
+    set.expect("set");
+    let watch = tree.watch();
+    assert_eq!(
+        watch.watched.len(),
+        3,
+        "the root, the bucket, the directory"
+    );
+    let found = fs::metadata(&dir).expect("there").accessed();
+    assert_eq!(found.expect("a time"), second);
+}
