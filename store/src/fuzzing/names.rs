@@ -59,6 +59,8 @@ fn hide_list(pattern: &str, name: &[u8]) {
 fn globs(pattern: &[u8], name: &[u8]) -> bool {
     match pattern.split_first() {
         None => name.is_empty(),
+        // Two in a row are one: tried apart they take seconds.
+        Some((b'*', rest)) if rest.first() == Some(&b'*') => globs(rest, name),
         Some((b'*', rest)) => (0..=name.len()).any(|skip| globs(rest, &name[skip..])),
         Some((first, rest)) => name.first() == Some(first) && globs(rest, &name[1..]),
     }
