@@ -330,7 +330,11 @@ impl Face {
             if !matches!(made, Err(Errno::STALE)) || flags & OFlags::EXCL.bits() != 0 {
                 return made;
             }
-            let (node, status) = self.look_up(parent.id, name)?;
+            let (node, status) = match self.look_up(parent.id, name) {
+                // Taken away again: made after all.
+                Err(Errno::NOENT) => continue,
+                found => found?,
+            };
             if !is_his(caller, flags, &status) {
                 self.nodes.forget(node.id, 1);
                 return made;

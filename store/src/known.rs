@@ -98,16 +98,7 @@ pub(crate) fn had_been_quiet(modified: Timestamp, changed: Timestamp, now: Times
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn state(inode: u64, changed: i64) -> FileState {
-        FileState {
-            device: 1,
-            inode,
-            size: 5,
-            modified: Timestamp(7),
-            changed: Timestamp(changed),
-        }
-    }
+    use crate::testing::state;
 
     const TAGGED: &str = "what was found out";
     const CAPACITY: usize = 1000;

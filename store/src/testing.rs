@@ -4,9 +4,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::record::FileState;
 use crate::{
     Bucket, BucketName, BucketSettings, Digester, Durability, KeyPolicy, Meta, ObjectKey, Put,
-    Store, StoreOptions, WriteConditions,
+    Store, StoreOptions, Timestamp, WriteConditions,
 };
 
 /// A store's options: everything as usual, but nothing is synced.
@@ -55,4 +56,15 @@ pub(crate) fn put(bucket: &Bucket, key: &ObjectKey, body: &[u8], meta: Meta) {
         conditions: WriteConditions::default(),
     };
     bucket.publish(key, stage, put).expect("published");
+}
+
+/// What a file shows whose ctime is this.
+pub(crate) fn state(inode: u64, changed: i64) -> FileState {
+    FileState {
+        device: 1,
+        inode,
+        size: 5,
+        modified: Timestamp(7),
+        changed: Timestamp(changed),
+    }
 }

@@ -130,6 +130,22 @@ fn what_its_owner_made_first_is_opened_as_its_mode_says() {
     let (open, size) = create(found.uid(), flags).expect("opened");
     assert_eq!(size, 0, "as it was asked");
     assert!(open.writing.lock().is_some(), "and counted as a writer's");
+    std::fs::remove_file(&file).expect("removed");
+    for _ in 0..200 {
+        // Another makes it and takes it away while it is being made: O_CREAT never finds nothing.
+        let racer = std::thread::spawn({
+            let file = file.clone();
+            move || {
+                for _ in 0..20 {
+                    std::fs::write(&file, b"made first").expect("written");
+                    std::fs::remove_file(&file).ok();
+                }
+            }
+        });
+        let made = create(found.uid(), OFlags::RDWR).map(|_| ());
+        racer.join().expect("the racer ends");
+        assert_eq!(made, Ok(()));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub struct Hold {
 /// up once more, and another ESTALE is the caller's. So for a while everything is held open from its lookup on.
 #[derive(Default)]
 struct Contest {
+    /// Was there one since the last look? Most lookups ask no more than this.
+    any: AtomicBool,
     /// When a file was gone last.
     last: Mutex<Option<Instant>>,
     /// What is held open, the youngest last.
@@ -94,22 +96,36 @@ impl Hold {
         if !matches!(opened, Err(Errno::STALE)) {
             return opened.map(Pinned::Opened);
         }
-        let beside = self.beside.lock();
-        match &*beside {
-            Some(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0).map(Pinned::Opened),
-            None => {
-                *self.contest.last.lock() = Some(Instant::now());
-                Err(Errno::STALE)
-            }
+        if let Some(fd) = &*self.beside.lock() {
+            return rustix::io::fcntl_dupfd_cloexec(fd, 0).map(Pinned::Opened);
         }
+        self.contest.begins();
+        Err(Errno::STALE)
     }
 }
 
 impl Contest {
+    fn begins(&self) {
+        *self.last.lock() = Some(Instant::now());
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// When it is over, everything is let go: a file without a name would keep its room on the disk.
     fn is_on(&self) -> bool {
-        self.last
-            .lock()
-            .is_some_and(|last| last.elapsed() < CONTEST)
+        if !self.any.load(Ordering::Acquire) {
+            return false;
+        }
+        let last = self.last.lock();
+        if last.is_some_and(|last| last.elapsed() < CONTEST) {
+            return true;
+        }
+        self.any.store(false, Ordering::Release);
+        drop(last);
+        let held = std::mem::take(&mut *self.held.lock());
+        for hold in held.iter().filter_map(Weak::upgrade) {
+            hold.beside.lock().take();
+        }
+        false
     }
 
     /// Holds a file open for as long as it is among the last that were.
@@ -123,6 +139,7 @@ impl Contest {
         if held.len() > HELD
             && let Some(eldest) = held.pop_front().and_then(|hold| hold.upgrade())
         {
+            drop(held);
             eldest.beside.lock().take();
         }
     }

@@ -103,16 +103,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn state(inode: u64, changed: i64) -> FileState {
-        FileState {
-            device: 1,
-            inode,
-            size: 0,
-            modified: Timestamp(0),
-            changed: Timestamp(changed),
-        }
-    }
+    use crate::testing::state;
 
     #[test]
     fn same_bytes_and_ctime_are_the_same() {
