@@ -17,6 +17,8 @@ use super::status;
 
 /// MAX_HANDLE_SZ of name_to_handle_at(2).
 const LARGEST: usize = 128;
+/// How often a file's number is asked for that another file just takes: 10 ms at least.
+const BEING_MADE: u32 = 100;
 /// How long after a file was gone the next ones are held open from their lookup on.
 const CONTEST: Duration = Duration::from_secs(1);
 /// Files that are held open so at once.
@@ -289,7 +291,19 @@ impl Handle {
         ))
     }
 
+    /// While a file is being made under the number of the one that is asked for, ext4 says ENOMEM (`iget_locked` has
+    /// no other word for it): asked again, it says ESTALE.
     fn open(&self, mount: impl AsFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        for _ in 0..BEING_MADE {
+            match self.open_once(&mount, flags) {
+                Err(Errno::NOMEM) => std::thread::sleep(Duration::from_micros(100)),
+                opened => return opened,
+            }
+        }
+        self.open_once(mount, flags)
+    }
+
+    fn open_once(&self, mount: impl AsFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let mut raw = Raw {
             bytes: self.value.len() as u32,
             kind: self.kind,
@@ -329,4 +343,43 @@ fn most_descriptors() -> u64 {
 
 fn last() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_a_new_file_just_takes_is_stale_and_never_out_of_memory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        let root = std::fs::File::open(dir.path()).expect("opened");
+        if !Mounts::new(root.try_clone().expect("cloned").into()).has_handles() {
+            return; // No filesystem or no user of handles: files are held open there.
+        }
+        let mut found = (0, 0);
+        std::thread::scope(|scope| {
+            let racer = scope.spawn(|| {
+                for _ in 0..30_000 {
+                    std::fs::write(&path, b"").expect("written");
+                    std::fs::remove_file(&path).ok();
+                }
+            });
+            while !racer.is_finished() {
+                let Ok(file) = std::fs::File::open(&path) else {
+                    continue;
+                };
+                let (handle, _) = Handle::of(&file).expect("a handle");
+                drop(file);
+                for _ in 0..20 {
+                    match handle.open(&root, OFlags::PATH) {
+                        Ok(_) => found.0 += 1,
+                        Err(Errno::STALE) => found.1 += 1,
+                        Err(e) => panic!("{e}: {found:?}"),
+                    }
+                }
+            }
+        });
+        assert!(found.1 > 0, "{found:?}");
+    }
 }
