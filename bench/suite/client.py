@@ -1,5 +1,6 @@
 """The cheap clients: the compiled load client, plain commands, and one signed request at a time."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,6 +12,8 @@ import time
 
 from lib import wire
 
+ENDLESS = 1 << 40
+"""So many requests that they do not end before somebody ends them."""
 RUN_SECONDS = 180
 """No measurement takes longer: a hang becomes a failure."""
 
@@ -18,12 +21,14 @@ RUN_SECONDS = 180
 @dataclasses.dataclass
 class Sample:
     """One measurement: CPU of the server and wall, in seconds, for so much work. In a mount part of the work is done in the
-    program's own system calls: there `cpu` counts the program as well, and `daemon` says how much of it was servers'."""
+    program's own system calls: there `cpu` counts the program as well, and `daemon` says how much of it was servers'.
+    `also`: figures by name that are no cost of a unit of work, such as bytes, counts, and what 99 of 100 answers took."""
 
     cpu: float
     wall: float
     work: float
     daemon: float = 0.0
+    also: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -55,10 +60,7 @@ class Client:
 
     def load(self, server, requests, *, connections=1, count=None, status=200, copy=False):
         """Replays the requests, `count` in all, and gives (answer of the client, CPU seconds of the server)."""
-        plan = self.folder / "plan"
-        plan.write_bytes(b"".join(request.packed() for request in requests))
-        words = ["load", "--address", server.address, "--connections", connections, "--requests", count or len(requests),
-                 "--status", status, "--plan", plan]
+        words = self._words("plan", server, requests, connections, count or len(requests), status)
         if any(request.want >= 0 for request in requests):
             words += ["--want", self.bodies]
         if any(request.send[1] for request in requests):
@@ -69,6 +71,24 @@ class Client:
         said = self._run(words)
         return said, server.cpu() - before
 
+    def _words(self, name, server, requests, connections, count, status):
+        """The command line of a load, whose plan is written into a file of that name."""
+        plan = self.folder / name
+        plan.write_bytes(b"".join(request.packed() for request in requests))
+        return ["load", "--address", server.address, "--connections", connections, "--requests", count, "--status", status, "--plan", plan]
+
+    @contextlib.contextmanager
+    def beside(self, server, requests, *, connections, status):
+        """A load that goes on while something else is done; it must still go on afterwards."""
+        words = self._words("plan-beside", server, requests, connections, ENDLESS, status)
+        with subprocess.Popen([self.binary, *(str(word) for word in words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                yield
+                if process.poll() is not None:
+                    raise SystemExit(f"the load beside it has ended: {process.stderr.read().strip()}")
+            finally:
+                process.kill()
+
     def files(self, op, path, count, **options):
         """Does with files what programs do; gives wall and its own CPU seconds."""
         words = ["files", "--op", op, "--path", path, "--count", count]
@@ -76,6 +96,14 @@ class Client:
             words += [f"--{name}", value]
         said = self._run(words)
         return said["wall"], said["cpu"]
+
+    def many(self, folder, files, folders=None):
+        """Makes so many files in a folder, or in each of so many folders in it."""
+        self._run(["many", "--dir", folder, "--files", files, *(["--folders", folders] if folders else [])])
+
+    def names(self, folder, count):
+        """Reads a folder's names and sorts them; gives our own CPU, and wall."""
+        return command([self.binary, "names", "--dir", str(folder), "--count", str(count)])
 
     def raw(self, folder, files, threads, size, sync):
         """Makes files by plain system calls; gives wall and our own CPU."""

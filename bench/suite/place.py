@@ -14,7 +14,9 @@ import subprocess
 import tempfile
 
 IMAGE_BYTES = 24 << 30
-"""Sparse: only what is written takes room, about 5 GiB."""
+"""Sparse: only what is written takes room, about 6 GiB."""
+BYTES_FOR_INODE = 8192
+"""One inode for so many bytes: there must be room for the trees of a million files."""
 WARM_MIB, SPARE_MIB = 4 << 10, 2 << 10
 """Memory that is touched before the run, and memory that is left alone."""
 
@@ -39,12 +41,36 @@ def working(parent, loop):
         shutil.rmtree(folder)
 
 
+@contextlib.contextmanager
+def other_kind(parent, mount, kind, size=2 << 30):
+    """Another filesystem with a journal, in a file below `parent`, mounted on the new folder `mount`; gives whether it can be had."""
+    if os.geteuid() != 0 or not shutil.which(f"mkfs.{kind}"):
+        yield False
+        return
+    with tempfile.TemporaryDirectory(prefix="twintree-bench-", dir=parent) as folder:
+        image = pathlib.Path(folder) / "image"
+        with open(image, "wb") as file:
+            file.truncate(size)
+        mount.mkdir()
+        steps = ([f"mkfs.{kind}", "-q", str(image)], ["mount", "-o", "loop", str(image), str(mount)])
+        failed = next((done for done in (subprocess.run(step, capture_output=True, text=True) for step in steps) if done.returncode != 0), None)
+        if failed:
+            print(f"{kind} is left out: {failed.stderr.strip()}", flush=True)
+            mount.rmdir()
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            subprocess.run(["umount", str(mount)], check=True)
+
+
 def _make_image(folder):
     image, mount = folder / "image", folder / "mount"
     with open(image, "wb") as file:
         file.truncate(IMAGE_BYTES)
     mount.mkdir()
-    made = subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)], capture_output=True, text=True)
+    made = subprocess.run(["mkfs.ext4", "-q", "-i", str(BYTES_FOR_INODE), "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)], capture_output=True, text=True)
     if made.returncode == 0:
         # Direct, so that the page cache holds everything once and not twice.
         made = subprocess.run(["losetup", "--find", "--show", "--direct-io=on", str(image)], capture_output=True, text=True)

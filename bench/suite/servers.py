@@ -44,6 +44,24 @@ def _stat(pid):
         return None
 
 
+def pss(pid):
+    """Memory of a process, in MiB: its own pages, and its share of those that others have too; but its program's whole,
+    as if it were the only one of its kind that runs."""
+    program, total, whole = os.readlink(f"/proc/{pid}/exe"), 0, False
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            whole = words[-1] == program
+        elif words[0] == ("Rss:" if whole else "Pss:"):
+            total += int(words[1])
+    return total / 1024
+
+
+def received(pid):
+    """Bytes that a process has got from read calls of every kind, sockets included."""
+    return int(pathlib.Path(f"/proc/{pid}/io").read_text().split()[1])
+
+
 def free_port():
     """A port that nobody listens on."""
     with socket.socket() as probe:
@@ -92,14 +110,19 @@ def _head(method, target, headers):
 class Twintree(Server):
     """`twintree serve`, as tests start it, with the log of a quiet server."""
 
-    def __init__(self, root, folder, durability, *flags, log="warn"):
+    def __init__(self, root, folder, durability, *flags, log="warn", **options):
         super().__init__(root)
         self.label = f"twintree {durability}"
-        self.daemon = server.Daemon(root, folder, "--log", log, "--durability", durability, *flags)
+        self.daemon = server.Daemon(root, folder, "--log", log, "--durability", durability, *flags, **options)
 
     def start(self):
         self.daemon.start()
         self.port, self.pid = self.daemon.port, self.daemon.pid
+
+    @property
+    def log(self):
+        """The log so far."""
+        return self.daemon.words()
 
     def stop(self):
         self.daemon.stop()
@@ -173,21 +196,36 @@ class Versitygw(Peer):
         return [self.binary, *self.arguments("versitygw.args", ACCESS=server.ACCESS_KEY, SECRET=server.SECRET_KEY)]
 
 
+class RcloneServe(Peer):
+    """`rclone serve s3`, on a tree of its own."""
+
+    label = "rclone"
+
+    def __init__(self, root, folder, binary):
+        super().__init__(root, folder)
+        self.binary = binary
+
+    def command(self):
+        return [self.binary, *self.arguments("rclone-serve.args", ACCESS=server.ACCESS_KEY, SECRET=server.SECRET_KEY)]
+
+
 class Nginx(Peer):
-    """nginx on twintree's own files; asked without signatures, which it does not know."""
+    """nginx on twintree's own files; asked without signatures, which it does not know. `secured`: certificate and key."""
 
     label = "nginx"
     ok = 201
 
-    def __init__(self, root, folder, tree, binary):
+    def __init__(self, root, folder, tree, binary, secured=None):
         super().__init__(root, folder)
         self.tree = tree
         self.binary = binary
+        self.secured = secured
 
     def command(self):
         self.tree.joinpath("dav").mkdir(parents=True, exist_ok=True)
         config = self.folder / "nginx.conf"
-        config.write_text(self.config("nginx.conf", TREE=self.tree, USER=getpass.getuser(), WORKERS=os.cpu_count()))
+        with_tls = f" ssl; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {self.secured[0]}; ssl_certificate_key {self.secured[1]}" if self.secured else ""
+        config.write_text(self.config("nginx.conf", TREE=self.tree, USER=getpass.getuser(), WORKERS=os.cpu_count(), SECURED=with_tls))
         return [self.binary, "-e", str(self.folder / "error.log"), "-p", str(self.folder), "-c", str(config)]
 
     def head(self, method, target, headers=(), *, payload=None, signer=None):

@@ -32,7 +32,7 @@ struct Run {
 }
 
 /// Replays `--plan` until `--requests` were answered, over `--connections`; prints the wall time from the moment
-/// when all connections stand to the last byte of the last answer.
+/// when all connections stand to the last byte of the last answer, and what half and 99 of 100 answers took at most.
 ///
 /// # Errors
 /// The first answer that is not the expected one, in words.
@@ -67,29 +67,40 @@ pub fn run(options: &Options) -> Result<String, String> {
             .collect();
         (started.elapsed(), joined)
     });
-    let mut bytes = 0;
+    let (mut bytes, mut times) = (0, Vec::new());
     for result in results {
-        bytes += result.map_err(|_| "a connection's thread panicked")??;
+        let (received, took) = result.map_err(|_| "a connection's thread panicked")??;
+        bytes += received;
+        times.extend(took);
     }
+    times.sort_unstable();
+    let of_hundred = |share: usize| {
+        let at = (times.len() * share).div_ceil(100).max(1) - 1;
+        times.get(at).copied().unwrap_or_default().as_secs_f64()
+    };
     Ok(format!(
-        "{{\"answers\": {}, \"bytes\": {bytes}, \"wall\": {:.6}}}",
+        "{{\"answers\": {}, \"bytes\": {bytes}, \"wall\": {:.6}, \"p50\": {:.6}, \"p99\": {:.6}}}",
         run.count,
-        wall.as_secs_f64()
+        wall.as_secs_f64(),
+        of_hundred(50),
+        of_hundred(99)
     ))
 }
 
-/// One connection: takes the next request until there is none. Gives the bytes of bodies received.
-fn work(run: &Run, barrier: &Barrier) -> Result<u64, String> {
+/// One connection: takes the next request until there is none. Gives the bytes of bodies received, and what each answer
+/// took, from sending to its last byte.
+fn work(run: &Run, barrier: &Barrier) -> Result<(u64, Vec<Duration>), String> {
     let connected = Connection::open(&run.address);
     barrier.wait(); // also without a connection: the others must not wait for ever
     let outcome = connected.and_then(|mut connection| {
-        let mut bytes = 0;
+        let (mut bytes, mut times) = (0, Vec::new());
         while !run.failed.load(Ordering::Relaxed) {
             let index = run.next.fetch_add(1, Ordering::Relaxed);
             if index >= run.count {
                 break;
             }
             let request = &run.requests[index % run.requests.len()];
+            let asked = Instant::now();
             let answered = connection.ask(run, request);
             bytes += answered.map_err(|why| {
                 let line = request
@@ -99,8 +110,9 @@ fn work(run: &Run, barrier: &Barrier) -> Result<u64, String> {
                     .unwrap_or_default();
                 format!("{}: {why}", String::from_utf8_lossy(line))
             })?;
+            times.push(asked.elapsed());
         }
-        Ok(bytes)
+        Ok((bytes, times))
     });
     if outcome.is_err() {
         run.failed.store(true, Ordering::Relaxed);

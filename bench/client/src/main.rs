@@ -1,14 +1,17 @@
-//! The load client of `bench/run`: three commands, no dependencies.
+//! The load client of `bench/run`: a few commands, no dependencies.
 //!
 //! `load` replays prepared (and signed) HTTP/1.1 requests over N kept-alive connections, one blocking thread
 //! each, and ends with an error at the first answer that is not the expected one. `raw` makes files with plain
-//! system calls, as the limit that a PUT is held against. `files` does with files what programs do, below a mount or
+//! system calls, as the limit that a PUT is held against, and `names` reads a directory and sorts it, as that of a
+//! listing. `many` makes the trees of a million files, `slow` is a disk that takes its time. `files` does with files what programs do, below a mount or
 //! a bare directory. Each prints one line of JSON. What is asked, how often and what it means is decided by `bench/run`.
 
 mod files;
 mod load;
+mod names;
 mod plan;
 mod raw;
+mod slow;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -19,8 +22,13 @@ fn main() -> ExitCode {
     let outcome = Options::parse(words).and_then(|options| match command.as_str() {
         "load" => load::run(&options),
         "raw" => raw::run(&options),
+        "names" => names::sorted(&options),
+        "many" => names::make(&options),
+        "slow" => slow::run(&options),
         "files" => files::run(&options),
-        other => Err(format!("no command {other:?}: load, raw or files")),
+        other => Err(format!(
+            "no command {other:?}: load, raw, names, many, slow or files"
+        )),
     });
     match outcome {
         Ok(line) => {
