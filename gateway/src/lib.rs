@@ -1,6 +1,9 @@
 //! The S3 face.
 
 pub mod auth;
+#[cfg(feature = "benching")]
+#[doc(hidden)]
+pub mod benching;
 pub mod body;
 pub mod call;
 pub mod checksum;

@@ -5,6 +5,9 @@
 //! that resolves a name goes through `root.rs`; every publish goes through `write.rs`.
 
 mod announce;
+#[cfg(feature = "benching")]
+#[doc(hidden)]
+pub mod benching;
 pub mod bucket;
 pub mod change;
 pub mod checksum;

@@ -29,7 +29,7 @@ mod list_object_versions;
 mod list_objects;
 mod list_objects_v2;
 mod list_parts;
-mod listing;
+pub(crate) mod listing;
 mod object_headers;
 mod object_lock;
 mod object_tagging;
