@@ -3,7 +3,8 @@
 //! Bodies go to the file in batches and are never held as a whole. On a local filesystem a batch is written on
 //! the async thread: the page cache takes it in a fraction of what a hop would cost. A write that took long, or a
 //! remote filesystem, sends the rest of that body's writes to the blocking pool, where they run beside the
-//! hashing. What was received counts for nothing until every length, digest and signature was compared.
+//! hashing. The MD5 of a body of several batches is computed on a thread of its own, beside others' (`beside.rs`).
+//! What was received counts for nothing until every length, digest and signature was compared.
 
 use std::any::Any;
 use std::fs::File;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
+use beside::Beside;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -197,10 +199,10 @@ impl ObjectBody {
             let batch = Arc::new(batch);
             // Begun first, so that on the pool it runs while this thread hashes.
             writer.write(&batch).await?;
-            intake.digest(&batch);
+            intake.digest(&batch).await?;
         }
         writer.finish().await?;
-        intake.finish()
+        intake.finish().await
     }
 
     /// Receives a body that is known to be short into memory, and verifies it.
@@ -211,10 +213,10 @@ impl ObjectBody {
         let mut pieces = Vec::new();
         let mut intake = Intake::new(self);
         while let Some(batch) = intake.next_batch().await? {
-            intake.digest(&batch);
+            intake.digest(&batch).await?;
             pieces.extend(batch);
         }
-        Ok((pieces, intake.finish()?))
+        Ok((pieces, intake.finish().await?))
     }
 }
 
@@ -222,6 +224,8 @@ impl ObjectBody {
 struct Intake {
     body: ObjectBody,
     digester: Digester,
+    /// Where the MD5 of a long body is computed.
+    beside: Option<Beside>,
     received: u64,
     ended: bool,
 }
@@ -232,6 +236,7 @@ impl Intake {
         Self {
             body,
             digester,
+            beside: None,
             received: 0,
             ended: false,
         }
@@ -267,13 +272,29 @@ impl Intake {
         Ok(())
     }
 
-    fn digest(&mut self, batch: &[Bytes]) {
-        for piece in batch {
-            self.digester.update(piece);
+    /// Takes a batch into all digests. Of a body of one batch no thread but this one hears.
+    async fn digest(&mut self, batch: &[Bytes]) -> S3Result<()> {
+        let only = self.ended || self.body.length == Some(self.received);
+        if self.beside.is_none() && !only {
+            self.beside = Beside::begin();
         }
+        let Some(beside) = &mut self.beside else {
+            for piece in batch {
+                self.digester.update(piece);
+            }
+            return Ok(());
+        };
+        beside.take(batch).await?;
+        for piece in batch {
+            self.digester.update_beside_md5(piece);
+        }
+        Ok(())
     }
 
-    fn finish(self) -> S3Result<Received> {
+    async fn finish(mut self) -> S3Result<Received> {
+        if let Some(beside) = self.beside {
+            self.digester.set_md5(beside.finish().await?);
+        }
         let ObjectBody {
             decoder,
             checks,
@@ -515,6 +536,8 @@ fn too_large(size: u64, limit: u64) -> S3Error {
 fn disk(error: io::Error) -> S3Error {
     StoreError::from_io("the body", error).into()
 }
+
+mod beside;
 
 #[cfg(test)]
 #[path = "body_tests.rs"]

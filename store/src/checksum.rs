@@ -2,7 +2,8 @@
 //! CRCs of parts combine. Header names stay in the gateway.
 
 use crc_fast::CrcAlgorithm;
-use md5::{Digest as _, Md5};
+
+use crate::hash::Md5;
 
 /// A checksum algorithm of the S3 API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -147,7 +148,7 @@ impl Digester {
         };
         Self {
             length: 0,
-            md5: Md5::new(),
+            md5: Md5::default(),
             crc64: crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme),
             extra: extra.iter().map(start).collect(),
         }
@@ -155,8 +156,13 @@ impl Digester {
 
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.length += bytes.len() as u64;
         self.md5.update(bytes);
+        self.update_beside_md5(bytes);
+    }
+
+    /// Takes the next bytes, but for the MD5: somebody else computes it and says so by [`Digester::set_md5`].
+    pub fn update_beside_md5(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
         self.crc64.update(bytes);
         for (_, running) in &mut self.extra {
             match running {
@@ -165,6 +171,11 @@ impl Digester {
                 Running::Shared => {}
             }
         }
+    }
+
+    /// Sets the MD5 of what was taken beside it.
+    pub fn set_md5(&mut self, md5: Md5) {
+        self.md5 = md5;
     }
 
     /// Ends.
@@ -180,7 +191,7 @@ impl Digester {
         };
         Digests {
             length: self.length,
-            md5: self.md5.finalize().into(),
+            md5: self.md5.finish(),
             crc64,
             extra: self.extra.into_iter().map(end).collect(),
         }

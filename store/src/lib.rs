@@ -84,6 +84,7 @@ pub use settings::BucketSettings;
 pub use snapshot::Snapshot;
 pub use sync::begin_writeback;
 pub use time::Timestamp;
+pub use twintree_hash as hash;
 pub use watch::{Coverage, SealPolicy, WatchOptions, Watcher};
 pub use write::{CopyRequest, Durability, KeyPolicy, Published, Put, Stage, WriteConditions};
 pub use writing::{Moves, Writing};

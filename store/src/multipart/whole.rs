@@ -1,13 +1,12 @@
 //! What a list of parts makes of an upload: which parts, and the object's size, entity tag and checksums.
 //! Compares what the client says with what is stored; changes nothing.
 
-use md5::{Digest as _, Md5};
-
 use super::complete::{CompleteRequest, ListedPart};
 use super::part::mismatch;
 use super::slot::Slot;
 use super::{Upload, document};
 use crate::checksum::combine_crcs;
+use crate::hash::Md5;
 use crate::{
     Algorithm, Checksum, ChecksumType, Digester, ETag, ObjectChecksum, PartInfo, Result, StoreError,
 };
@@ -191,9 +190,9 @@ pub(super) fn listed_etag(parts: &[ListedPart]) -> Option<ETag> {
 
 fn etag_of(md5s: impl ExactSizeIterator<Item = [u8; 16]>) -> ETag {
     let count = u16::try_from(md5s.len()).expect("an upload has at most 10,000 parts");
-    let mut md5 = Md5::new();
-    md5s.for_each(|part| md5.update(part));
-    ETag::Multipart(md5.finalize().into(), count)
+    let mut md5 = Md5::default();
+    md5s.for_each(|part| md5.update(&part));
+    ETag::Multipart(md5.finish(), count)
 }
 
 /// The checksum of the parts' checksums.
