@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use md5::{Digest as _, Md5};
-
+use crate::hash::Md5;
 use crate::{FluxNumber, Timestamp};
 
 /// An entity tag; displays without quotes.
@@ -19,9 +18,10 @@ pub enum ETag {
     Opaque([u8; 16]),
 }
 
-impl fmt::Display for ETag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (bytes, parts) = match self {
+impl ETag {
+    /// What it shows: 16 bytes as hex digits and, where it is no MD5 of a body, the number behind the hyphen.
+    pub fn shown(&self) -> ([u8; 16], Option<u16>) {
+        match self {
             Self::Md5(md5) => (*md5, None),
             Self::Multipart(md5, parts) => (*md5, Some(*parts)),
             Self::Derived(h1, h2) => {
@@ -29,7 +29,29 @@ impl fmt::Display for ETag {
                 (both.to_be_bytes(), Some(1))
             }
             Self::Opaque(bytes) => (*bytes, Some(1)),
-        };
+        }
+    }
+}
+
+impl ETag {
+    /// As headers show it.
+    pub fn quoted(&self) -> Vec<u8> {
+        let (bytes, parts) = self.shown();
+        let mut text = Vec::with_capacity(40);
+        text.push(b'"');
+        text.extend_from_slice(&hex(&bytes));
+        if let Some(parts) = parts {
+            text.push(b'-');
+            text.extend_from_slice(parts.to_string().as_bytes());
+        }
+        text.push(b'"');
+        text
+    }
+}
+
+impl fmt::Display for ETag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, parts) = self.shown();
         // Every answer and every entry of a listing has one: one digit after the other costs a microsecond.
         f.write_str(str::from_utf8(&hex(&bytes)).map_err(|_| fmt::Error)?)?;
         parts.map_or(Ok(()), |parts| write!(f, "-{parts}"))
@@ -78,28 +100,32 @@ impl Derivation {
     /// The hash is one block of MD5: it need not resist an adversary (who could simply set another
     /// content), only mix 264 bits into 128.
     pub(crate) fn etag(&self) -> ETag {
-        self.hash(DERIVED, &[])
+        self.hash(DERIVED, None)
     }
 
     /// The ETag of a file that somebody has open for writing: never one that it has when it is closed, nor
     /// under another open.
     pub(crate) fn in_flux(&self, open: FluxNumber) -> ETag {
-        self.hash(IN_FLUX, &[open.0])
+        self.hash(IN_FLUX, Some(open.0))
     }
 
-    fn hash(&self, format: u8, salt: &[u64]) -> ETag {
-        let mut hash = Md5::new();
-        hash.update([format]);
+    fn hash(&self, format: u8, salt: Option<u64>) -> ETag {
         let fields = [
             self.inode,
             self.size,
             self.modified.0 as u64,
             self.changed.0 as u64,
         ];
-        for field in fields.iter().chain(salt) {
-            hash.update(field.to_le_bytes());
+        let mut bytes = [0; 1 + 5 * 8];
+        bytes[0] = format;
+        let mut length = 1;
+        for field in fields.into_iter().chain(salt) {
+            bytes[length..length + 8].copy_from_slice(&field.to_le_bytes());
+            length += 8;
         }
-        let hash = u128::from_be_bytes(hash.finalize().into());
+        let mut hash = Md5::default();
+        hash.update(&bytes[..length]);
+        let hash = u128::from_be_bytes(hash.finish());
         ETag::Derived((hash >> 64) as u64, hash as u64)
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::Timestamp;
@@ -17,7 +18,7 @@ const QUIET: i64 = 50_000_000;
 const QUIET_COARSE: i64 = 2_500_000_000;
 const SHARDS: usize = 16;
 
-type Files<V> = HashMap<(u64, u64), (FileState, V)>;
+type Files<V> = HashMap<(u64, u64), (FileState, V), RandomState>;
 
 /// Two generations: what is not asked for while the younger one fills goes with the older one.
 struct Shard<V> {
@@ -28,8 +29,8 @@ struct Shard<V> {
 impl<V> Default for Shard<V> {
     fn default() -> Self {
         Self {
-            young: HashMap::new(),
-            old: HashMap::new(),
+            young: Files::default(),
+            old: Files::default(),
         }
     }
 }

@@ -173,14 +173,12 @@ pub(crate) fn encoding(query: &Query) -> S3Result<Encoding> {
 
 /// Writes an ETag without making a string of it.
 fn write_etag(xml: &mut Writer, etag: &ETag) {
-    match etag {
-        ETag::Md5(md5) => {
-            xml.open("ETag");
-            xml.raw(b"&quot;");
-            xml.push_hex(md5);
-            xml.raw(b"&quot;");
-            xml.close("ETag");
-        }
-        other => xml.etag("ETag", &other.to_string()),
+    let (bytes, parts) = etag.shown();
+    xml.raw(b"<ETag>&quot;");
+    xml.push_hex(&bytes);
+    if let Some(parts) = parts {
+        xml.raw(b"-");
+        xml.push_decimal(parts.into());
     }
+    xml.raw(b"&quot;</ETag>");
 }

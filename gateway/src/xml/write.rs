@@ -135,8 +135,9 @@ impl Writer {
     /// Appends bytes as lower-case hex, for an element that the caller opened.
     pub fn push_hex(&mut self, value: &[u8]) {
         for &byte in value {
-            self.bytes.push(HEX_LOWER[usize::from(byte >> 4)]);
-            self.bytes.push(HEX_LOWER[usize::from(byte & 15)]);
+            let digit = |four: u8| HEX_LOWER[usize::from(four)];
+            self.bytes
+                .extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
         }
     }
 
@@ -167,7 +168,8 @@ impl Writer {
         self.bytes
     }
 
-    fn push_decimal(&mut self, mut value: u64) {
+    /// Writes digits.
+    pub fn push_decimal(&mut self, mut value: u64) {
         let mut digits = [0u8; 20];
         let mut at = digits.len();
         loop {
