@@ -130,6 +130,7 @@ def place(daemon, tree):
 
 def test_a_bucket_whose_own_disk_left_is_503_and_its_mount_point_stays_bare(place):
     (place.tree / "own-disk").mkdir()
+    assert list(s3.listed(place.client, "own-disk")) == [], "the bare directory has been asked for, too"
     with trees.Mount(place.tree / "own-disk", "tmpfs", 8) as mount:
         place.client.put_object(Bucket="own-disk", Key="a/b", Body=b"1")
         assert list(s3.listed(place.client, "own-disk")) == ["a/b"]

@@ -4,6 +4,7 @@
 //! at once; and the root is compared with what it was when we started, so that a missing disk is never
 //! taken for an empty one.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -221,12 +222,9 @@ impl Store {
         if access == Access::Cached && self.facts.remote {
             return Err(StoreError::WouldBlock);
         }
-        self.check_root()?;
         let missing = || StoreError::NoSuchBucket(name.to_string());
-        if self.hide.hides(name.as_str().as_bytes()) {
-            return Err(missing());
-        }
-        if let Some(Held { tree, shared }) = self.still_held(name) {
+        let hidden = self.hide.hides(name.as_str().as_bytes());
+        if !hidden && let Some(Held { tree, shared, .. }) = self.still_held(name) {
             let (name, store) = (name.clone(), Arc::clone(self));
             return Ok(Bucket {
                 name,
@@ -234,6 +232,10 @@ impl Store {
                 tree,
                 shared,
             });
+        }
+        self.check_root()?;
+        if hidden {
+            return Err(missing());
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let dir = match open_beneath(&self.root, name.as_str(), flags, access) {
@@ -276,12 +278,15 @@ impl Store {
             .to_vec();
         let tree = Tree::new(
             Arc::new(dir),
-            Some(Arc::new(location)),
+            Some(Arc::new(location.clone())),
             Arc::clone(&self.hide),
         );
-        if device == root_device {
-            let (tree, shared) = (tree.clone(), Arc::clone(&shared));
-            self.buckets.hold(name.as_str(), Held { tree, shared });
+        if device == root_device
+            && let Ok(path) = CString::new(location)
+        {
+            let (tree, shared, path) = (tree.clone(), Arc::clone(&shared), Arc::new(path));
+            self.buckets
+                .hold(name.as_str(), Held { tree, shared, path });
         }
         Ok(Bucket {
             name: name.clone(),
@@ -291,18 +296,18 @@ impl Store {
         })
     }
 
-    /// The bucket's directory that is held open, if the name is still its. The kernel has both at hand, so that
-    /// asking does not wait for the disk.
+    /// The bucket's directory that is held open, if it is still what the root's own path and the name lead to, on
+    /// the root's own mount: where the root is gone or another, they lead nowhere or elsewhere. The kernel has all of
+    /// them at hand, so that asking does not wait for the disk.
     fn still_held(&self, name: &BucketName) -> Option<Held> {
         let held = self.buckets.held(name.as_str())?;
         let asking = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-        let now = fs::statx(&self.root, name.as_str(), asking, StatxFlags::INO).ok()?;
-        let device = fs::makedev(now.stx_dev_major, now.stx_dev_minor);
-        let root_device = fs::makedev(self.root_id.0, self.root_id.1);
-        let mounted = self
-            .buckets
-            .still_mounted(name.as_str(), device, root_device);
-        (mounted && held.shared.id == (device, now.stx_ino)).then_some(held)
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let now = fs::statx(fs::CWD, held.path.as_c_str(), asking, wanted).ok()?;
+        let on = (now.stx_dev_major, now.stx_dev_minor, now.stx_mnt_id);
+        let (major, minor, mount, _) = self.root_id;
+        let id = (fs::makedev(major, minor), now.stx_ino);
+        (on == (major, minor, mount) && held.shared.id == id).then_some(held)
     }
 
     /// The root's own descriptor, for making and removing buckets.

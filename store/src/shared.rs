@@ -2,6 +2,7 @@
 //! here matters to correctness after a restart: what matters lies on disk.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -51,6 +52,8 @@ pub(crate) struct Buckets {
 pub(crate) struct Held {
     pub tree: Tree,
     pub shared: Arc<BucketShared>,
+    /// Where it is looked for: the root's own path and its name.
+    pub path: Arc<CString>,
 }
 
 impl Buckets {
@@ -88,6 +91,8 @@ impl Buckets {
         }
         if mounted.len() < MAX_BUCKETS && !mounted.contains_key(name) {
             mounted.insert(name.to_owned(), device);
+            // What lies under the disk is never taken for the bucket again.
+            self.held.lock().remove(name);
         }
         true
     }
@@ -99,6 +104,10 @@ impl Buckets {
 
     /// Holds a directory of the root's own filesystem: one of another would keep its disk from being unmounted.
     pub fn hold(&self, name: &str, held: Held) {
+        let mounted = self.mounted.lock();
+        if mounted.contains_key(name) {
+            return; // its disk came since it was resolved
+        }
         let mut all = self.held.lock();
         if all.len() >= MAX_HELD {
             all.clear();

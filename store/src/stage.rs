@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::path::{self, DiskPath};
 use crate::room::Room;
-use crate::root::{named, system};
+use crate::root::{Parent, named, system};
 use crate::{Bucket, KeyPolicy, ObjectKey, Result, StoreError, fsfacts};
 
 /// What a new file's mode is before the umask (or the directory's default ACL).
@@ -58,15 +58,22 @@ impl Bucket {
         self.store.check_writable()?;
         self.tree.check_hidden(key)?;
         let native = path::native(key);
-        if let Some(path) = &native {
+        let near = match &native {
             // Refuses a linked directory now, and not after the last byte.
-            self.tree.parent_for_write(path)?;
-        }
+            Some(path) => match self.tree.parent_for_write(path)? {
+                Parent::Dir(dir) => Some(dir),
+                Parent::Missing | Parent::Blocked(_) => None,
+            },
+            None => None,
+        };
         if self.store.options.keys == KeyPolicy::PosixOnly {
             // Says now that the key is blocked, and by what.
             self.locate(key, length == Some(0))?;
         }
-        let mut stage = self.open_stage(native.as_ref())?;
+        let mut stage = match native {
+            Some(path) => self.open_stage_near(path, near)?,
+            None => self.open_stage(None)?,
+        };
         if let Some(length) = length {
             stage.room = Room::begin(&stage.file, 0, length)
                 .map_err(|e| StoreError::from_io(key.as_str(), e))?;
@@ -79,9 +86,18 @@ impl Bucket {
         let Some(path) = path else {
             return self.open_stage_in(&self.own_stage_dir()?);
         };
-        let mut near = Some(path.clone());
+        self.open_stage_near(path.clone(), None)
+    }
+
+    /// Opens an empty staged file for a path, whose directory is this one, where it is at hand.
+    fn open_stage_near(&self, path: DiskPath, mut dir: Option<OwnedFd>) -> Result<Stage> {
+        let target = path.clone();
+        let mut near = Some(path);
         while let Some(path) = near {
-            let dir = self.tree.nearest_dir(&path)?;
+            let dir = match dir.take() {
+                Some(dir) => dir,
+                None => self.tree.nearest_dir(&path)?,
+            };
             match open_unnamed(&dir) {
                 Ok(file) => return Ok(self.staged(file, None)),
                 // It is being removed: whatever takes its place inherits from the one above.
@@ -95,7 +111,7 @@ impl Bucket {
             }
             near = path.parent();
         }
-        Err(named(path, Errno::NOENT))
+        Err(named(&target, Errno::NOENT))
     }
 
     fn open_stage_in(&self, dir: &OwnedFd) -> Result<Stage> {
