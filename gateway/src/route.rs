@@ -68,6 +68,22 @@ pub fn route(parts: &Parts, query: &Query, domains: &[String]) -> S3Result<Route
     })
 }
 
+/// Gives the object that a path alone names, where [`route`] would find it too; `None`: it finds something else, or
+/// refuses.
+pub(crate) fn object_in_path(
+    path: &str,
+    method: &Method,
+    host: &str,
+    domains: &[String],
+) -> Option<(BucketName, ObjectKey)> {
+    if !domains.is_empty() && host::bucket(host, domains).is_some() {
+        return None;
+    }
+    let (bucket, key) = split_path(path, None).ok()?;
+    let (bucket, key) = (bucket_name(&bucket?).ok()?, object_key(&key?, method).ok()?);
+    Some((bucket, key))
+}
+
 /// Gives the decoded bucket and key of a raw path. A path of slashes only is the service: S3 Browser sends `GET //`.
 fn split_path(
     path: &str,

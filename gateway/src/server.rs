@@ -8,6 +8,7 @@ mod account;
 mod chunk_walk;
 mod connection;
 mod connection_io;
+mod express;
 mod front;
 mod head;
 mod incoming;
@@ -34,6 +35,8 @@ use tokio::sync::{Semaphore, watch};
 use connection::Serving;
 use listener::Accepting;
 
+pub(crate) use express::push_field;
+pub use express::{Express, ExpressHead, Expressed};
 pub use front::Arrival;
 pub use incoming::IncomingError;
 pub use limits::Limits;
@@ -47,6 +50,24 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// Proxies whose `X-Forwarded-For` is believed, for the log only.
     pub trusted_proxies: Vec<IpAddr>,
+}
+
+/// What answers the requests.
+#[derive(Clone)]
+pub struct Service {
+    /// One fallback handler behind it is meant: path parameters would cost more than the rest of a small request.
+    pub router: axum::Router,
+    /// What plain small requests are offered to first.
+    pub express: Option<Arc<dyn Express>>,
+}
+
+impl From<axum::Router> for Service {
+    fn from(router: axum::Router) -> Self {
+        Self {
+            router,
+            express: None,
+        }
+    }
 }
 
 /// How far the server is on its way out.
@@ -69,28 +90,27 @@ pub enum Drained {
     },
 }
 
-/// Serves until `shutdown` completes and the connections are drained. One fallback handler behind
-/// `router` is meant: path parameters would cost more than the rest of a small request.
+/// Serves until `shutdown` completes and the connections are drained.
 ///
 /// # Errors
 /// What giving a listener to the runtime says.
 pub async fn run(
     listeners: Vec<Listener>,
-    router: axum::Router,
+    service: impl Into<Service>,
     options: ServerOptions,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<Drained> {
     marker::prepare();
-    let options = Arc::new(options);
+    let (service, options) = (service.into(), Arc::new(options));
     let slots = Arc::new(Semaphore::new(
         options.limits.connections.min(Semaphore::MAX_PERMITS),
     ));
     let (stage, watching) = watch::channel(Stage::Serving);
     for listener in listeners {
         let accepting = listener.start()?;
-        let (router, options, stage) = (router.clone(), options.clone(), watching.clone());
+        let (service, options, stage) = (service.clone(), options.clone(), watching.clone());
         let serving = Serving {
-            router,
+            service,
             options,
             tls: accepting.tls.clone(),
             stage,

@@ -17,7 +17,7 @@ use crate::error::{Code, Origin, S3Error};
 use crate::ops;
 use crate::reply::{Noted, ReplyBody, SentBy, into_axum};
 use crate::route::{self, Operation, Query, Route};
-use crate::server::{Arrival, RequestId, host_id};
+use crate::server::{Arrival, Express, RequestId, Service, host_id};
 
 /// The S3 face as the one service behind the server: a raw fallback, no path parameters.
 pub fn router(gateway: Arc<Gateway>) -> axum::Router {
@@ -25,6 +25,15 @@ pub fn router(gateway: Arc<Gateway>) -> axum::Router {
         let gateway = Arc::clone(&gateway);
         async move { into_axum(answer(gateway, request).await) }
     })
+}
+
+/// The S3 face with its express way, which `TWINTREE_EXPRESS=off` closes.
+pub fn service(gateway: Arc<Gateway>) -> Service {
+    let is_open = std::env::var_os("TWINTREE_EXPRESS").is_none_or(|said| said != "off");
+    Service {
+        express: is_open.then(|| Arc::clone(&gateway) as Arc<dyn Express>),
+        router: router(gateway),
+    }
 }
 
 /// Answers one request; every failure becomes its document here, and only here.
@@ -111,7 +120,7 @@ fn verify(
         method: &parts.method,
         path: parts.uri.path(),
         query: parts.uri.query(),
-        headers: &parts.headers,
+        headers: (&parts.headers).into(),
         authority: parts.uri.authority().map(http::uri::Authority::as_str),
         virtual_bucket: route
             .bucket

@@ -164,8 +164,8 @@ async fn serve(
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::info!("draining: no new connections; requests in flight go on");
     };
-    let router = twintree_gateway::service::router(Arc::new(gateway));
-    let served = server::run(listeners, router, options, shutdown).await;
+    let service = twintree_gateway::service::service(Arc::new(gateway));
+    let served = server::run(listeners, service, options, shutdown).await;
     if let Some(mount) = mount {
         tokio::task::block_in_place(|| mount.stop());
     }

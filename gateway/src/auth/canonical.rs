@@ -3,9 +3,7 @@
 //! Everything works on the bytes as received. Nothing is normalised: `//`, `.` and `..` are part of a key
 //! (S3 API, "Create a canonical request").
 
-use http::HeaderMap;
-
-use super::Head;
+use super::{Fields, Head};
 
 /// What a raw `+` in a query stands for. SDKs never send it, so that both readings are met in the wild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +33,11 @@ pub(crate) struct Reading {
 impl Reading {
     /// Gives the readings that differ for this request; the defined one comes first.
     pub(crate) fn all(head: &Head<'_>) -> Vec<Reading> {
-        let mut encoded = Vec::with_capacity(head.path.len());
-        push_path(&mut encoded, head.path, PathForm::Encoded);
-        let verbatim = encoded != head.path.as_bytes() && !head.path.is_empty();
+        let verbatim = !head.path.bytes().all(|byte| is_plain(byte, true)) && {
+            let mut encoded = Vec::with_capacity(head.path.len());
+            push_path(&mut encoded, head.path, PathForm::Encoded);
+            encoded != head.path.as_bytes()
+        };
         let plus = head.query.is_some_and(|query| query.contains('+'));
         let mut readings = Vec::with_capacity(1);
         for path in [PathForm::Encoded, PathForm::Verbatim] {
@@ -88,7 +88,7 @@ pub(crate) fn request(
 fn push_path(out: &mut Vec<u8>, raw: &str, form: PathForm) {
     if raw.is_empty() {
         out.push(b'/');
-    } else if form == PathForm::Verbatim {
+    } else if form == PathForm::Verbatim || raw.bytes().all(|byte| is_plain(byte, true)) {
         out.extend_from_slice(raw.as_bytes());
     } else {
         for byte in decoded(raw, Plus::Plus) {
@@ -167,11 +167,15 @@ fn hex_digit(byte: Option<&u8>) -> Option<u8> {
     char::from(*byte?).to_digit(16).map(|digit| digit as u8)
 }
 
-fn push_encoded(out: &mut Vec<u8>, byte: u8, keep_slash: bool) {
-    if byte.is_ascii_alphanumeric()
+/// Does it stand for itself in an encoded text?
+fn is_plain(byte: u8, keep_slash: bool) -> bool {
+    byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~')
         || keep_slash && byte == b'/'
-    {
+}
+
+fn push_encoded(out: &mut Vec<u8>, byte: u8, keep_slash: bool) {
+    if is_plain(byte, keep_slash) {
         out.push(byte);
     } else {
         const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
@@ -196,13 +200,17 @@ fn push_header(out: &mut Vec<u8>, head: &Head<'_>, name: &str) {
 }
 
 /// Joins all values of a header with commas, trimmed; SigV4 also makes runs of spaces one.
-pub(crate) fn push_values(out: &mut Vec<u8>, headers: &HeaderMap, name: &str, collapse: bool) {
-    for (n, value) in headers.get_all(name).iter().enumerate() {
+pub(crate) fn push_values(out: &mut Vec<u8>, headers: Fields<'_>, name: &str, collapse: bool) {
+    for (n, value) in headers.all(name).enumerate() {
         if n > 0 {
             out.push(b',');
         }
-        let value = value.as_bytes().trim_ascii();
+        let value = value.trim_ascii();
         if !collapse {
+            out.extend_from_slice(value);
+            continue;
+        }
+        if !value.windows(2).any(|two| two == b"  ") {
             out.extend_from_slice(value);
             continue;
         }
@@ -300,14 +308,14 @@ mod tests {
 
     #[test]
     fn header_values_are_folded() {
-        let mut headers = HeaderMap::new();
+        let mut headers = http::HeaderMap::new();
         headers.append(
             "x-amz-meta-a",
             "  one   two ".parse().expect("a legal value"),
         );
         headers.append("x-amz-meta-a", "three".parse().expect("a legal value"));
         let mut out = Vec::new();
-        push_values(&mut out, &headers, "x-amz-meta-a", true);
+        push_values(&mut out, (&headers).into(), "x-amz-meta-a", true);
         assert_eq!(out, b"one two,three");
     }
 

@@ -94,19 +94,20 @@ impl Table {
         self.secrets.get(access_key)
     }
 
-    /// Gives the key that signs for this access key, day and region; `None` for an unknown access key.
+    /// Gives the key that signs for this access key, day and region, and whether it was derived just now; `None` for
+    /// an unknown access key.
     pub(crate) fn signing_key(
         &self,
         access_key: &str,
         date: &str,
         region: &str,
-    ) -> Option<KeyedHmac> {
+    ) -> Option<(KeyedHmac, bool)> {
         let secret = self.secret(access_key)?;
         let name = cache_name(access_key, date, region);
         if let Some(key) = self.derived.lock().get(name.as_str()) {
-            return Some(key.clone());
+            return Some((key.clone(), false));
         }
-        Some(derive(secret, date, region))
+        Some((derive(secret, date, region), true))
     }
 
     /// Keeps a key that has just verified a request.
@@ -177,13 +178,15 @@ mod tests {
         let table = credentials.table();
         let old = table
             .signing_key("AK", "20130524", "r")
-            .expect("the key is in the table");
+            .expect("the key is in the table")
+            .0;
         table.remember("AK", "20130524", "r", &old);
         credentials.replace(one("new"));
         let new = credentials
             .table()
             .signing_key("AK", "20130524", "r")
-            .expect("the key is in the table");
+            .expect("the key is in the table")
+            .0;
         assert_ne!(hmac_sha256(&old, b"x"), hmac_sha256(&new, b"x"));
         assert!(
             credentials
@@ -199,7 +202,8 @@ mod tests {
         let table = credentials.table();
         let key = table
             .signing_key("AK", "20130524", "r")
-            .expect("the key is in the table");
+            .expect("the key is in the table")
+            .0;
         for n in 0..3 * CACHED_KEYS {
             table.remember("AK", "20130524", &n.to_string(), &key);
             assert!(table.derived.lock().len() <= CACHED_KEYS);

@@ -25,12 +25,11 @@ pub(super) fn verify(
         ));
     }
     refuse_skew(signed_at, now)?;
-    let content = head.headers.get("x-amz-content-sha256").ok_or_else(|| {
+    let content = head.headers.text("x-amz-content-sha256").ok_or_else(|| {
         S3Error::invalid_request("Missing required header for this request: x-amz-content-sha256")
     })?;
-    let content = content
-        .to_str()
-        .map_err(|_| S3Error::invalid_request("x-amz-content-sha256 is not ASCII"))?;
+    let content =
+        content.map_err(|_| S3Error::invalid_request("x-amz-content-sha256 is not ASCII"))?;
     let claim = Claim {
         scope,
         signed_at,
@@ -88,10 +87,10 @@ impl<'a> Fields<'a> {
 fn signed_at(head: &Head<'_>) -> Result<SignedAt, S3Error> {
     let text = head
         .headers
-        .get("x-amz-date")
-        .or_else(|| head.headers.get(DATE));
+        .text("x-amz-date")
+        .or_else(|| head.headers.text(DATE.as_str()));
     let parsed = text
-        .and_then(|text| text.to_str().ok())
+        .and_then(Result::ok)
         .and_then(|text| SignedAt::parse(text.trim()));
     parsed.ok_or_else(|| {
         S3Error::new(Code::AccessDenied)

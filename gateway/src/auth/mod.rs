@@ -6,6 +6,7 @@
 pub(crate) mod canonical;
 mod credentials;
 pub(crate) mod dates;
+mod fields;
 mod header;
 mod hoisted;
 mod presigned;
@@ -14,8 +15,8 @@ mod v2;
 
 pub mod chunked;
 
+use http::Method;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method};
 use twintree_store::Timestamp;
 
 use crate::error::{Code, S3Error};
@@ -23,6 +24,7 @@ use crate::error::{Code, S3Error};
 pub(crate) use canonical::Plus;
 pub use chunked::Framing;
 pub use credentials::{Credentials, Secret};
+pub use fields::Fields;
 pub(crate) use hoisted::hoist;
 
 /// How far a clock may be off, in seconds.
@@ -38,7 +40,7 @@ pub struct Head<'a> {
     /// The query, still encoded, without the question mark.
     pub query: Option<&'a str>,
     /// All headers.
-    pub headers: &'a HeaderMap,
+    pub headers: Fields<'a>,
     /// HTTP/2's `:authority`, or that of an absolute request target.
     pub authority: Option<&'a str>,
     /// The bucket that the host names, in a virtual-host style request: SigV2 signs it.
@@ -106,16 +108,15 @@ pub fn verify(
     credentials: &Credentials,
     now: Timestamp,
 ) -> Result<Verified, S3Error> {
-    let authorization = match head.headers.get(AUTHORIZATION) {
+    let authorization = match head.headers.text(AUTHORIZATION.as_str()) {
         Some(value) => value
-            .to_str()
             .map_err(|_| unsupported("the Authorization header is not ASCII"))?
             .trim(),
         None => "",
     };
     let query = head.query.unwrap_or("");
     let (v4_query, v2_query) = (presigned::is_in(query), v2::is_in(query));
-    let headers = head.headers.get_all(AUTHORIZATION).iter();
+    let headers = head.headers.all(AUTHORIZATION.as_str());
     let claims = headers.filter(|value| !value.is_empty()).count()
         + usize::from(v4_query)
         + usize::from(v2_query);
@@ -153,7 +154,7 @@ pub fn verify(
 fn refuse_session_token(head: &Head<'_>, query: &str) -> Result<(), S3Error> {
     const TOKEN: &str = "x-amz-security-token";
     let in_query = canonical::pairs_of(query).any(|(name, _)| name.eq_ignore_ascii_case(TOKEN));
-    if in_query || head.headers.contains_key(TOKEN) {
+    if in_query || head.headers.has(TOKEN) {
         return Err(S3Error::new(Code::InvalidToken));
     }
     Ok(())

@@ -129,10 +129,7 @@ fn within_its_time(
 /// What stands for the body: the header where it is signed, the parameter where the signer put it there.
 fn content(head: &Head<'_>, query: &str, signed_headers: &str) -> String {
     const HEADER: &str = "x-amz-content-sha256";
-    let header = head
-        .headers
-        .get(HEADER)
-        .and_then(|value| value.to_str().ok());
+    let header = head.headers.text(HEADER).and_then(Result::ok);
     match header {
         Some(value) if signed_headers.split(';').any(|name| name == HEADER) => value.to_owned(),
         // An unsigned header never chooses how the body is read; `Claim::verify` names one that tries to.

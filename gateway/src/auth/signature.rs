@@ -86,7 +86,7 @@ impl Claim<'_> {
             region,
             text: scope,
         } = self.scope;
-        let key = table
+        let (key, is_new) = table
             .signing_key(access_key, date, region)
             .ok_or_else(|| unknown_key(access_key))?;
         let timestamp = self.signed_at.basic();
@@ -102,7 +102,9 @@ impl Claim<'_> {
             canonical::push_hex(&mut to_sign, &Sha256::digest(&request));
             let computed = hmac_sha256(&key, &to_sign);
             if given.is_some_and(|given| bool::from(computed.ct_eq(&given))) {
-                table.remember(access_key, date, region, &key);
+                if is_new {
+                    table.remember(access_key, date, region, &key);
+                }
                 return Ok(self.verified(content, key, timestamp, reading.plus));
             }
             first.get_or_insert((request, to_sign));
@@ -158,7 +160,7 @@ fn require_signed_headers(
     if !signed.contains(&"host") {
         missing.push("host");
     }
-    for name in head.headers.keys().map(http::HeaderName::as_str) {
+    for name in head.headers.names() {
         // A presigned URL says UNSIGNED-PAYLOAD itself; a client that repeats it, or adds a digest, in an unsigned
         // header changes nothing but its own body's check. A framing it cannot choose.
         let harmless = scheme.is_presigned()

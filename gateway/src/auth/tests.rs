@@ -55,7 +55,7 @@ impl Request {
             method: &self.method,
             path: uri.path(),
             query: uri.query(),
-            headers: &self.headers,
+            headers: (&self.headers).into(),
             authority: None,
             virtual_bucket: self.virtual_bucket,
         };
@@ -492,7 +492,7 @@ fn path_signed_as_received_verifies() {
     // A client that escapes the slash inside a key signs its own encoding.
     let key = credentials::hmac_sha256;
     let table = Credentials::new([(ACCESS_KEY.to_owned(), Secret::new(SECRET))]).table();
-    let signing = table
+    let (signing, _) = table
         .signing_key(ACCESS_KEY, "20130524", "r")
         .expect("the key is in the table");
     let canonical = format!(
@@ -529,7 +529,7 @@ fn authority_stands_for_host() {
         method: &request.method,
         path: "/test.txt",
         query: None,
-        headers: &headers,
+        headers: (&headers).into(),
         authority: Some("examplebucket.s3.amazonaws.com"),
         virtual_bucket: None,
     };
@@ -546,7 +546,7 @@ fn a_host_that_was_signed_opens_no_bucket_of_another_authority() {
             method: &request.method,
             path: "/test.txt",
             query: None,
-            headers: &request.headers,
+            headers: (&request.headers).into(),
             authority: Some(authority),
             virtual_bucket: None,
         };

@@ -234,7 +234,7 @@ fn string_to_sign(head: &Head<'_>, path: &str, date: &str, query: &str) -> Vec<u
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b'\n');
     for name in ["content-md5", CONTENT_TYPE.as_str()] {
-        match (head.headers.contains_key(name), parameter(query, name)) {
+        match (head.headers.has(name), parameter(query, name)) {
             (false, Some(value)) if !value.contains('\n') => {
                 out.extend_from_slice(value.as_bytes())
             }
@@ -259,8 +259,7 @@ fn push_amz_headers(out: &mut Vec<u8>, head: &Head<'_>, query: &str) {
     }
     for name in head
         .headers
-        .keys()
-        .map(http::HeaderName::as_str)
+        .names()
         .filter(|name| name.starts_with("x-amz-"))
     {
         let mut joined = Vec::new();
@@ -332,7 +331,7 @@ fn hides_a_parameter(value: &[u8]) -> bool {
 fn header_text(head: &Head<'_>, name: &str) -> Option<String> {
     head.headers
         .get(name)
-        .map(|value| String::from_utf8_lossy(value.as_bytes().trim_ascii()).into_owned())
+        .map(|value| String::from_utf8_lossy(value.trim_ascii()).into_owned())
 }
 
 fn denied(message: &'static str) -> S3Error {

@@ -68,7 +68,7 @@ impl Request {
             method: &self.method,
             path: &self.path,
             query: (!self.query.is_empty()).then_some(&*self.query),
-            headers,
+            headers: headers.into(),
             authority: None,
             virtual_bucket: None,
         }

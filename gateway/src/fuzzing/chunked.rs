@@ -101,7 +101,7 @@ fn framing(form: Form) -> Framing {
     let key = credentials
         .table()
         .signing_key(ACCESS_KEY, DATE, "us-east-1");
-    let key = key.expect("the key is in the table");
+    let (key, _) = key.expect("the key is in the table");
     let signer = ChunkSigner::new(key, TIMESTAMP.to_owned(), SCOPE, SEED.to_owned());
     Framing::signed(signer, form == Form::SignedWithTrailer)
 }

@@ -48,7 +48,7 @@ pub fn headers(data: &[u8]) {
         method: &Method::PUT,
         path: "/b/k",
         query: Some(&query),
-        headers: &headers,
+        headers: (&headers).into(),
         authority: None,
         virtual_bucket: None,
     };

@@ -19,7 +19,7 @@ use crate::reply::{FileBody, ReplyBody, SentBy};
 use crate::server::pages::{self, Now};
 
 /// The longest body that is read into memory and answered in one write, in bytes.
-const INLINE: u64 = 64 << 10;
+pub(super) const INLINE: u64 = 64 << 10;
 /// How often a small file that changes while it is read is opened again.
 const TRIES: u32 = 4;
 
@@ -72,7 +72,7 @@ async fn planned(
     opening: Opening<'_>,
 ) -> Result<Option<(Opened, Plan)>, S3Error> {
     let opened = opening.open(call).await?;
-    let plan = asked.plan(call, &opened)?;
+    let plan = asked.plan(&call.query, &opened)?;
     let wanted = plan.slice.filter(|slice| slice.length > 0);
     let Some(slice) = wanted.filter(|_| opened.object.info.in_flux) else {
         return Ok(Some((opened, plan)));
@@ -80,7 +80,7 @@ async fn planned(
     let Some(opened) = opening.still(call, opened, slice).await? else {
         return Ok(None);
     };
-    let plan = asked.plan(call, &opened)?;
+    let plan = asked.plan(&call.query, &opened)?;
     let slice = plan
         .slice
         .map_or(0..0, |slice| slice.start..slice.start + slice.length);

@@ -17,5 +17,5 @@ pub(crate) async fn head_object(
 ) -> Result<Reply, S3Error> {
     let asked = Asked::parse(call, key)?;
     let opened = asked.opening(bucket, key).open(call).await?;
-    Ok(asked.plan(call, &opened)?.reply)
+    Ok(asked.plan(&call.query, &opened)?.reply)
 }

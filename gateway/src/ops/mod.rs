@@ -17,6 +17,7 @@ mod create_multipart_upload;
 mod delete_bucket;
 mod delete_object;
 mod delete_objects;
+mod express;
 mod get_bucket_location;
 pub(crate) mod get_object;
 mod get_object_attributes;
@@ -72,25 +73,28 @@ pub(crate) async fn dispatch(call: &Call, route: Route, body: RequestBody) -> S3
         ));
     }
     let Some(name) = &route.bucket else {
-        return service(call, route.operation).await;
+        return Box::pin(service(call, route.operation)).await;
     };
     if route.operation == Operation::CreateBucket {
-        let document = document(call, body, SMALL_DOCUMENT).await?;
-        return create_bucket::create_bucket(call, name, &document).await;
+        let document = Box::pin(document(call, body, SMALL_DOCUMENT)).await?;
+        return Box::pin(create_bucket::create_bucket(call, name, &document)).await;
     }
     owner::check_expected(call, name).await?;
     match (&route.key, route.operation) {
         // The hot ones resolve the bucket themselves, on the way that never waits.
         (Some(key), Operation::GetObject) => get_object::get_object(call, name, key).await,
         (Some(key), Operation::HeadObject) => head_object::head_object(call, name, key).await,
-        (Some(key), Operation::PutObject) => put_object::put_object(call, name, key, body).await,
+        // Boxed: in place the largest of them would make every request's future so large, and it is moved about.
+        (Some(key), Operation::PutObject) => {
+            Box::pin(put_object::put_object(call, name, key, body)).await
+        }
         (Some(key), operation) => {
             let bucket = call.bucket(name).await?;
-            on_object(call, operation, &bucket, key, body).await
+            Box::pin(on_object(call, operation, &bucket, key, body)).await
         }
         (None, operation) => {
             let bucket = call.bucket(name).await?;
-            on_bucket(call, operation, &bucket, body).await
+            Box::pin(on_bucket(call, operation, &bucket, body)).await
         }
     }
 }

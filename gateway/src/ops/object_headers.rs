@@ -30,8 +30,8 @@ const MAX_USER_META: usize = 16 << 10;
 
 /// Sets `ETag` and `Last-Modified`: all that a 304 says.
 pub(super) fn set_validators(headers: &mut HeaderMap, info: &ObjectInfo) {
-    let etag = HeaderValue::try_from(format!("\"{}\"", info.etag))
-        .expect("an ETag is hex digits and a hyphen");
+    let etag =
+        HeaderValue::try_from(info.etag.quoted()).expect("an ETag is hex digits and a hyphen");
     headers.insert(ETAG, etag);
     let modified = date::http_date(info.modified.seconds());
     headers.insert(

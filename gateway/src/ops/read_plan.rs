@@ -16,6 +16,7 @@ use crate::conditional::{ReadConditions, Verdict};
 use crate::error::{Code, S3Error};
 use crate::range::{ByteRange, Slice};
 use crate::reply::ReplyBody;
+use crate::route::Query;
 
 /// What a read asks for, from its head alone.
 pub(super) struct Asked {
@@ -74,6 +75,17 @@ impl Asked {
         })
     }
 
+    /// A read of all of an object, whatever there is.
+    pub(super) fn of_whole(checksum: bool) -> Self {
+        Self {
+            version: Version::Current,
+            conditions: ReadConditions::default(),
+            range: None,
+            part: None,
+            checksum,
+        }
+    }
+
     /// Says what to open.
     pub(super) fn opening<'a>(&'a self, bucket: &'a BucketName, key: &'a ObjectKey) -> Opening<'a> {
         Opening {
@@ -87,7 +99,7 @@ impl Asked {
     ///
     /// # Errors
     /// `PreconditionFailed`, `InvalidRange`, `InvalidPartNumber`, `InvalidArgument` for an override.
-    pub(super) fn plan(&self, call: &Call, opened: &Opened) -> Result<Plan, S3Error> {
+    pub(super) fn plan(&self, query: &Query, opened: &Opened) -> Result<Plan, S3Error> {
         let info = &opened.object.info;
         let mut reply = Response::new(ReplyBody::Empty);
         self.version.name_in(&mut reply);
@@ -110,7 +122,7 @@ impl Asked {
             out.insert("x-amz-mp-parts-count", HeaderValue::from(count));
         }
         self.set_checksum(out, info, &choice);
-        headers::set_overrides(out, &call.query)?;
+        headers::set_overrides(out, query)?;
         if choice.partial {
             out.insert(CONTENT_RANGE, choice.slice.content_range(info.size));
             *reply.status_mut() = StatusCode::PARTIAL_CONTENT;

@@ -58,6 +58,11 @@ impl Account {
         }
     }
 
+    /// Notes that it began before it was opened.
+    pub(crate) fn began(&mut self, started: Instant) {
+        self.started = started;
+    }
+
     /// Notes the answer.
     pub(crate) fn answered(&mut self, status: StatusCode, noted: Noted) {
         self.status = status;

@@ -5,12 +5,14 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::watch;
 
 use super::connection_io::{GuardedIo, Pieces, PlainIo};
+use super::express::{ExpressWay, Left};
 use super::front::Front;
 use super::limits::Limits;
 use super::listener::{Accepted, Peer};
@@ -18,7 +20,7 @@ use super::outgoing::WithoutMarkers;
 use super::pulse::Pulse;
 use super::screen::{Refusals, Screen};
 use super::socket::Socket;
-use super::{ServerOptions, Stage};
+use super::{ServerOptions, Service, Stage};
 
 /// How long an idle HTTP/2 client has to close after it was told.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -26,7 +28,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// What a connection is served with.
 #[derive(Clone)]
 pub(crate) struct Serving {
-    pub(crate) router: axum::Router,
+    pub(crate) service: Service,
     pub(crate) options: Arc<ServerOptions>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) stage: watch::Receiver<Stage>,
@@ -73,7 +75,7 @@ async fn serve_socket(
 ) -> Result<(), Ended> {
     let front = |pieces, tls| {
         let (router, options, pulse) = (
-            serving.router.clone(),
+            serving.service.router.clone(),
             serving.options.clone(),
             pulse.clone(),
         );
@@ -89,14 +91,17 @@ async fn serve_socket(
     let limits = &serving.options.limits;
     let Some(tls) = serving.tls.take() else {
         let pieces = Pieces::default();
-        let io = PlainIo::new(socket, pieces.clone());
-        return drive(
-            http1(io, front(Some(pieces), false)),
-            &pulse,
-            limits,
-            serving.stage,
-        )
-        .await;
+        let front = front(Some(pieces.clone()), false);
+        let (mut socket, mut read) = (socket, BytesMut::new());
+        if let Some(express) = serving.service.express {
+            let way = ExpressWay::new(socket, front.clone(), express);
+            match drive(way, &pulse, limits, serving.stage.clone()).await? {
+                Left::Closed => return Ok(()),
+                Left::Hyper(left, bytes) => (socket, read) = (left, bytes),
+            }
+        }
+        let io = PlainIo::new(socket, pieces);
+        return drive(http1(io, read, front), &pulse, limits, serving.stage).await;
     };
     let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(socket);
     let handshake = tokio::time::timeout(limits.header_timeout, handshake).await;
@@ -110,19 +115,44 @@ async fn serve_socket(
         pulse.multiplex();
         drive(http2(io, front(None, true)), &pulse, limits, serving.stage).await
     } else {
-        drive(http1(io, front(None, true)), &pulse, limits, serving.stage).await
+        drive(
+            http1(io, BytesMut::new(), front(None, true)),
+            &pulse,
+            limits,
+            serving.stage,
+        )
+        .await
     }
 }
 
-/// A hyper connection of either version.
-trait Connection: Future<Output = hyper::Result<()>> {
+/// A connection on one of its ways.
+trait Connection: Future<Output = Result<Self::Left, Self::Failed>> {
+    /// What is left of it.
+    type Left;
+    /// What it fails with.
+    type Failed: Into<Ended>;
+
     /// Finishes what is in flight, takes nothing new.
     fn finish(self: Pin<&mut Self>);
 }
 
-fn http1<Io: Read + Write + Unpin + Send + 'static>(io: Io, front: Arc<Front>) -> impl Connection {
+impl Connection for ExpressWay {
+    type Left = Left;
+    type Failed = std::io::Error;
+
+    fn finish(self: Pin<&mut Self>) {
+        self.get_mut().end_soon();
+    }
+}
+
+/// `read` came before what `io` will give.
+fn http1<Io: Read + Write + Unpin + Send + 'static>(
+    io: Io,
+    read: BytesMut,
+    front: Arc<Front>,
+) -> impl Connection<Left = (), Failed = hyper::Error> {
     let refusals = Refusals::default();
-    let io = Screen::new(io, front.options.limits.clone(), refusals.clone());
+    let io = Screen::new(io, read, front.options.limits.clone(), refusals.clone());
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -141,7 +171,10 @@ fn http1<Io: Read + Write + Unpin + Send + 'static>(io: Io, front: Arc<Front>) -
     )
 }
 
-fn http2<Io: Read + Write + Unpin + Send + 'static>(io: Io, front: Arc<Front>) -> impl Connection {
+fn http2<Io: Read + Write + Unpin + Send + 'static>(
+    io: Io,
+    front: Arc<Front>,
+) -> impl Connection<Left = (), Failed = hyper::Error> {
     let limits = &front.options.limits;
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
@@ -176,6 +209,9 @@ where
     B: http_body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    type Left = ();
+    type Failed = hyper::Error;
+
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -190,18 +226,21 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
+    type Left = ();
+    type Failed = hyper::Error;
+
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
 
 /// Runs a connection until it ends by itself, its time is up, or the server leaves.
-async fn drive(
-    connection: impl Connection,
+async fn drive<C: Connection>(
+    connection: C,
     pulse: &Pulse,
     limits: &Limits,
     mut stage: watch::Receiver<Stage>,
-) -> Result<(), Ended> {
+) -> Result<C::Left, Ended> {
     let mut connection = pin!(connection);
     let first_look = pulse
         .next_look(limits)
@@ -211,7 +250,7 @@ async fn drive(
     loop {
         tokio::select! {
             biased;
-            result = connection.as_mut() => return Ok(result?),
+            result = connection.as_mut() => return result.map_err(Into::into),
             changed = stage.changed() => match changed.map(|()| *stage.borrow_and_update()) {
                 Ok(Stage::Serving) => {}
                 Ok(Stage::Draining) => connection.as_mut().finish(),
@@ -251,7 +290,7 @@ pub(crate) async fn serve_guarded_with_pieces(
     let result = if speaks_h2 {
         http2(io, Arc::new(front)).await
     } else {
-        http1(io, Arc::new(front)).await
+        http1(io, BytesMut::new(), Arc::new(front)).await
     };
     result.map_err(|error| format!("{error:?}"))
 }

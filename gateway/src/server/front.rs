@@ -33,8 +33,8 @@ use crate::reply::{FileBody, Noted};
 const DRAIN_BYTES: u64 = 256 << 10;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
-static HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+pub(crate) static HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
 
 /// What the server tells the service about a request: an extension of the request.
 #[derive(Clone, Copy, Debug)]

@@ -49,6 +49,31 @@ pub(crate) fn read_now(file: &File, offset: u64, len: usize) -> io::Result<Now> 
     }
 }
 
+/// Reads up to `len` bytes at `offset` behind what `out` holds, without waiting for a disk; says how many there were,
+/// 0 also where it would have waited.
+///
+/// # Errors
+/// What the read says.
+pub(crate) fn append_now(
+    file: &File,
+    offset: u64,
+    len: usize,
+    out: &mut Vec<u8>,
+) -> io::Result<usize> {
+    let before = out.len();
+    out.resize(before + len, 0);
+    let read = loop {
+        let into = &mut [IoSliceMut::new(&mut out[before..])];
+        match rustix::io::preadv2(file, into, offset, ReadWriteFlags::NOWAIT) {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN | Errno::OPNOTSUPP) => break Ok(0),
+            other => break other,
+        }
+    };
+    out.truncate(before + read.unwrap_or(0));
+    Ok(read?)
+}
+
 /// Reads exactly `len` bytes at `offset`; may wait for a disk.
 ///
 /// # Errors

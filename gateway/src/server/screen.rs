@@ -58,13 +58,13 @@ pub(crate) struct Screen<Io> {
 }
 
 impl<Io> Screen<Io> {
-    /// Screens `io`; why a head was refused goes to `refusals`.
-    pub(crate) fn new(io: Io, limits: Limits, refusals: Refusals) -> Self {
+    /// Screens `io`, and before it what was `read` from it; why a head was refused goes to `refusals`.
+    pub(crate) fn new(io: Io, read: BytesMut, limits: Limits, refusals: Refusals) -> Self {
         Self {
             io,
             limits,
             refusals,
-            held: BytesMut::new(),
+            held: read,
             judged: 0,
             known: 0,
             next: Next::Head,

@@ -111,7 +111,7 @@ fn pieces(bytes: &[u8], cuts: &[Index]) -> Pieces {
 /// All that hyper would read, and what each turn of the service would be told when it has read so far.
 async fn passed(io: Pieces, step: usize) -> (Vec<u8>, Option<usize>) {
     let refusals = Refusals::default();
-    let mut screen = Screen::new(io, Limits::default(), refusals.clone());
+    let mut screen = Screen::new(io, BytesMut::new(), Limits::default(), refusals.clone());
     let (mut all, mut refused_at) = (Vec::new(), None);
     loop {
         let mut memory = vec![MaybeUninit::uninit(); step];
@@ -253,7 +253,7 @@ proptest! {
         let (expected, _) = now(given(client, Refusals::default()));
         let refusals = Refusals::default();
         let client = Client(pieces(&sent, &cuts), screened.clone());
-        let screen = Screen::new(client, Limits::default(), refusals.clone());
+        let screen = Screen::new(client, BytesMut::new(), Limits::default(), refusals.clone());
         let (seen, refused) = now(given(screen, refusals));
         let text = String::from_utf8_lossy(&sent);
         prop_assert!(expected.starts_with(&seen), "{:?}: {:?} {:?}", text, seen, expected);
@@ -289,7 +289,12 @@ fn without_empty_lines(bytes: &[u8]) -> Vec<u8> {
 async fn a_head_that_has_no_end_is_held_up_to_its_bound_only() {
     let endless = vec![b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'y'; 1 << 20]];
     let refusals = Refusals::default();
-    let mut screen = Screen::new(Pieces(endless), Limits::default(), refusals.clone());
+    let mut screen = Screen::new(
+        Pieces(endless),
+        BytesMut::new(),
+        Limits::default(),
+        refusals.clone(),
+    );
     let mut memory = [MaybeUninit::uninit(); 4096];
     let mut buf = ReadBuf::uninit(&mut memory);
     poll_fn(|cx| Pin::new(&mut screen).poll_read(cx, buf.unfilled()))

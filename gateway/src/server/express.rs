@@ -1,0 +1,294 @@
+//! The express way: a plain GET or HEAD is answered where its head was read, in one write.
+//!
+//! A connection in the clear begins here. A head that comes alone and whole, and holds nothing but what [`known`]
+//! names, is offered to the service; what it answers is sent at once. The first head of any other kind goes to hyper,
+//! as it was received, and with it the connection. So nothing is ever refused here, and nothing waits but for the
+//! socket.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::mem::MaybeUninit;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use http::header::{DATE, SERVER};
+use http::{HeaderMap, Method, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+use twintree_store::Timestamp;
+
+use super::account::{Account, client_of};
+use super::front::{Front, HOST_ID, REQUEST_ID};
+use super::limits::Limits;
+use super::request_id::{RequestId, host_id};
+use super::socket::Socket;
+use crate::date::http_date;
+use crate::reply::Noted;
+
+/// The longest head that is taken here, in bytes, and the most fields of one.
+const MAX_HEAD: usize = 4 << 10;
+const MAX_FIELDS: usize = 20;
+/// What a thread keeps of memory for answers, in bytes.
+const MAX_KEPT: usize = 128 << 10;
+
+/// A service that can answer at once.
+pub trait Express: Send + Sync {
+    /// Writes the fields of a head that says 200, an empty line and the body behind what `out` holds. `None`: the
+    /// request takes the whole way, as if it had not been here; what `out` holds does not matter.
+    fn answer(&self, head: &ExpressHead<'_>, out: &mut Vec<u8>) -> Option<Expressed>;
+}
+
+/// The head of a request on the express way.
+#[derive(Debug)]
+pub struct ExpressHead<'a> {
+    /// GET or HEAD.
+    pub method: Method,
+    /// Begins with a slash; still encoded; without a query.
+    pub path: &'a str,
+    /// Each name once, in lower case; all values are visible ASCII. `host` is there.
+    pub fields: &'a [(&'static str, &'a str)],
+}
+
+/// What was answered.
+pub struct Expressed {
+    /// For the log.
+    pub noted: Noted,
+    /// Bytes of the body.
+    pub body: usize,
+}
+
+/// Where a connection goes on.
+pub(crate) enum Left {
+    /// Nowhere: it is closed.
+    Closed,
+    /// With hyper, which is given these bytes first.
+    Hyper(Socket, BytesMut),
+}
+
+/// A connection on the express way.
+pub(crate) struct ExpressWay {
+    /// Until it goes to hyper.
+    socket: Option<Socket>,
+    front: Arc<Front>,
+    service: Arc<dyn Express>,
+    sending: Option<Sending>,
+    finishing: bool,
+}
+
+/// An answer that is being sent.
+struct Sending {
+    bytes: Vec<u8>,
+    sent: usize,
+    _account: Account,
+}
+
+impl ExpressWay {
+    pub(crate) fn new(socket: Socket, front: Arc<Front>, service: Arc<dyn Express>) -> Self {
+        Self {
+            socket: Some(socket),
+            front,
+            service,
+            sending: None,
+            finishing: false,
+        }
+    }
+
+    /// Closes after the answer that is being sent.
+    pub(crate) fn end_soon(&mut self) {
+        self.finishing = true;
+    }
+
+    /// Answers what was read, if it is one head that can be.
+    fn answer(&self, bytes: &[u8]) -> Option<Sending> {
+        let limits = &self.front.options.limits;
+        with_parsed(bytes, limits, |head| {
+            let (started, id) = (Instant::now(), RequestId::next());
+            let mut out = take_buffer();
+            begin(&mut out, id);
+            // The whole way meets the same panic, and answers for it.
+            let answered =
+                std::panic::catch_unwind(AssertUnwindSafe(|| self.service.answer(head, &mut out)));
+            let Some(Expressed { noted, body }) = answered.unwrap_or_default() else {
+                keep_buffer(out);
+                return None;
+            };
+            let trusted = &self.front.options.trusted_proxies;
+            let client = client_of(self.front.peer, &HeaderMap::new(), trusted);
+            let pulse = self.front.pulse.clone();
+            let mut account = Account::open(pulse, id, head.method.clone(), client);
+            account.began(started);
+            account.answered(StatusCode::OK, noted);
+            account.handed_over(body as u64);
+            Some(Sending {
+                bytes: out,
+                sent: 0,
+                _account: account,
+            })
+        })
+    }
+}
+
+impl Future for ExpressWay {
+    type Output = io::Result<Left>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Left>> {
+        let me = self.get_mut();
+        // Every turn sends something, reads something, or returns.
+        loop {
+            let Some(socket) = &mut me.socket else {
+                return Poll::Ready(Ok(Left::Closed));
+            };
+            if let Some(sending) = &mut me.sending {
+                let rest = &sending.bytes[sending.sent..];
+                let sent = ready!(Pin::new(&mut *socket).poll_write(cx, rest))?;
+                if sent == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                sending.sent += sent;
+                if sending.sent == sending.bytes.len() {
+                    keep_buffer(std::mem::take(&mut sending.bytes));
+                    me.sending = None;
+                }
+                continue;
+            }
+            if me.finishing {
+                ready!(Pin::new(&mut *socket).poll_shutdown(cx))?;
+                return Poll::Ready(Ok(Left::Closed));
+            }
+            let mut scratch = [const { MaybeUninit::uninit() }; MAX_HEAD];
+            let mut read = ReadBuf::uninit(&mut scratch);
+            ready!(Pin::new(&mut *socket).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                me.finishing = true;
+                continue;
+            }
+            match me.answer(read.filled()) {
+                Some(sending) => me.sending = Some(sending),
+                None => {
+                    let left = me.socket.take().map_or(Left::Closed, |socket| {
+                        Left::Hyper(socket, BytesMut::from(read.filled()))
+                    });
+                    return Poll::Ready(Ok(left));
+                }
+            }
+        }
+    }
+}
+
+/// Calls `then` with the head, if the bytes are one that may go this way.
+fn with_parsed<T>(
+    bytes: &[u8],
+    limits: &Limits,
+    then: impl FnOnce(&ExpressHead<'_>) -> Option<T>,
+) -> Option<T> {
+    let method = if bytes.starts_with(b"GET /") {
+        Method::GET
+    } else if bytes.starts_with(b"HEAD /") {
+        Method::HEAD
+    } else {
+        return None;
+    };
+    if bytes.len() > limits.header_bytes || !bytes.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let headers = &mut headers[..limits.headers.min(MAX_FIELDS)];
+    let mut request = httparse::Request::new(&mut []);
+    let parsed = request.parse_with_uninit_headers(bytes, headers);
+    let whole = matches!(parsed, Ok(httparse::Status::Complete(len)) if len == bytes.len());
+    let path = request.path.filter(|path| path.bytes().all(is_of_a_path))?;
+    if !whole || request.version != Some(1) {
+        return None;
+    }
+    let mut fields = [("", ""); MAX_FIELDS];
+    for (count, header) in request.headers.iter().enumerate() {
+        let name = known(header.name)?;
+        let value = std::str::from_utf8(header.value).ok()?;
+        let is_plain = value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        let is_second = fields[..count].iter().any(|(other, _)| *other == name);
+        let ends = name == "connection" && !value.eq_ignore_ascii_case("keep-alive");
+        if !is_plain || is_second || ends {
+            return None;
+        }
+        fields[count] = (name, value);
+    }
+    let fields = &fields[..request.headers.len()];
+    fields.iter().find(|(name, _)| *name == "host")?;
+    then(&ExpressHead {
+        method,
+        path,
+        fields,
+    })
+}
+
+/// The fields that may be there: they say who asks and how, and change nothing about the answer but as the service
+/// reads them.
+fn known(name: &str) -> Option<&'static str> {
+    let mut lower = [0; 32];
+    let lower = lower.get_mut(..name.len())?;
+    lower.copy_from_slice(name.as_bytes());
+    lower.make_ascii_lowercase();
+    Some(match &*lower {
+        b"accept" => "accept",
+        b"accept-encoding" => "accept-encoding",
+        b"accept-language" => "accept-language",
+        b"amz-sdk-invocation-id" => "amz-sdk-invocation-id",
+        b"amz-sdk-request" => "amz-sdk-request",
+        b"authorization" => "authorization",
+        b"cache-control" => "cache-control",
+        b"connection" => "connection",
+        b"host" => "host",
+        b"pragma" => "pragma",
+        b"user-agent" => "user-agent",
+        b"x-amz-checksum-mode" => "x-amz-checksum-mode",
+        b"x-amz-content-sha256" => "x-amz-content-sha256",
+        b"x-amz-date" => "x-amz-date",
+        b"x-amz-user-agent" => "x-amz-user-agent",
+        _ => return None,
+    })
+}
+
+/// What a path is made of (RFC 3986, 3.3): no query begins, and no library reads it in another way.
+fn is_of_a_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte)
+}
+
+/// Writes what every answer begins with.
+fn begin(out: &mut Vec<u8>, id: RequestId) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    let date = http_date(Timestamp::now().seconds());
+    push_field(out, REQUEST_ID.as_str(), id.as_str().as_bytes());
+    push_field(out, HOST_ID.as_str(), host_id().as_bytes());
+    push_field(out, SERVER.as_str(), b"twintree");
+    push_field(out, DATE.as_str(), date.as_bytes());
+}
+
+/// Writes one field of a head.
+pub(crate) fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_buffer() -> Vec<u8> {
+    BUFFER.take()
+}
+
+fn keep_buffer(mut buffer: Vec<u8>) {
+    if buffer.capacity() <= MAX_KEPT {
+        buffer.clear();
+        BUFFER.set(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests;

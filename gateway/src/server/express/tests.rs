@@ -1,0 +1,105 @@
+use super::*;
+
+type Parsed = (Method, String, Vec<(&'static str, String)>);
+
+fn parsed(bytes: &str) -> Option<Parsed> {
+    with_parsed(bytes.as_bytes(), &Limits::default(), |head| {
+        let fields = head.fields.iter();
+        Some((
+            head.method.clone(),
+            head.path.to_owned(),
+            fields
+                .map(|(name, value)| (*name, (*value).to_owned()))
+                .collect(),
+        ))
+    })
+}
+
+fn get(target: &str, fields: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: nas:9000\r\n{fields}\r\n")
+}
+
+#[test]
+fn a_plain_head_is_read_as_it_stands() {
+    let fields =
+        "X-Amz-Date: 20130524T000000Z\r\nUser-Agent:  a client  \r\nConnection: Keep-Alive\r\n";
+    let (method, path, fields) = parsed(&get("/b/a%20k", fields)).expect("nothing else is in it");
+    assert_eq!((method, path.as_str()), (Method::GET, "/b/a%20k"));
+    let expected = [
+        ("host", "nas:9000"),
+        ("x-amz-date", "20130524T000000Z"),
+        ("user-agent", "a client"),
+        ("connection", "Keep-Alive"),
+    ];
+    assert_eq!(
+        fields,
+        expected.map(|(name, value)| (name, value.to_owned()))
+    );
+    assert!(parsed("HEAD /b/k HTTP/1.1\r\nhost: n\r\n\r\n").is_some());
+}
+
+#[test]
+fn whatever_else_is_in_a_head_takes_the_whole_way() {
+    for fields in [
+        "Range: bytes=0-1\r\n",
+        "If-None-Match: \"x\"\r\n",
+        "Content-Length: 0\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Expect: 100-continue\r\n",
+        "Connection: close\r\n",
+        "Connection: keep-alive, upgrade\r\n",
+        "Origin: http://x\r\n",
+        "X-Forwarded-For: 1.2.3.4\r\n",
+        "X-Amz-Security-Token: t\r\n",
+        "X-Amz-Expected-Bucket-Owner: o\r\n",
+        "x-amz-server-side-encryption-customer-algorithm: AES256\r\n",
+        "Date: Fri, 24 May 2013 00:00:00 GMT\r\n",
+        "Host: nas:9000\r\n",
+        "accept: a\r\nAccept: b\r\n",
+        "user-agent: caf\u{e9}\r\n",
+        "user-agent: a\tb\r\n",
+        "user-agent : a\r\n",
+        "user-agent: a\r\n b\r\n",
+        "a-name-of-more-than-thirty-two-letters-and-then-some: x\r\n",
+    ] {
+        assert_eq!(parsed(&get("/b/k", fields)), None, "{fields:?}");
+    }
+    for target in [
+        "/b/k?versionId=null",
+        "/b/k?",
+        "/b/k#f",
+        "http://nas/b/k",
+        "*",
+        "/b/\u{e9}",
+        "/b/a|b",
+        "/b/a\\b",
+        "/b/a\"b",
+    ] {
+        assert_eq!(parsed(&get(target, "")), None, "{target:?}");
+    }
+}
+
+#[test]
+fn only_one_whole_head_is_taken() {
+    let head = get("/b/k", "");
+    assert!(parsed(&head).is_some());
+    for cut in 0..head.len() {
+        assert_eq!(parsed(&head[..cut]), None, "{cut}");
+    }
+    for more in [
+        head.clone() + &head,
+        head.clone() + "x",
+        "\r\n".to_owned() + &head,
+        head.replace("GET", "PUT"),
+        head.replace("GET", "get"),
+        head.replace("1.1", "1.0"),
+        head.replace("Host: nas:9000\r\n", ""),
+        get("/b/k", &"accept: x\r\n".repeat(30)),
+        get(
+            "/b/k",
+            &format!("user-agent: {}\r\n", "x".repeat(MAX_HEAD * 4)),
+        ),
+    ] {
+        assert_eq!(parsed(&more), None, "{more:?}");
+    }
+}

@@ -1,0 +1,201 @@
+"""The express way answers what the whole way would answer, head by head, and leaves everything else to it.
+
+Two daemons on one tree, one of them with the express way closed (TWINTREE_EXPRESS=off), are asked the same. That the
+way was taken at all is seen by strace in `test_system_calls.py`; here it is seen by the kept connection alone.
+"""
+
+import contextlib
+import datetime
+import os
+import threading
+import time
+
+import pytest
+from lib import data, s3, server, trace, wire
+
+INLINE = 64 << 10
+OWN = {"date", "x-amz-request-id", "x-amz-id-2"}
+"""What no two answers share."""
+SIZES = [0, 1, 4096, INLINE - 1, INLINE, INLINE + 1]
+HELD = 0.03
+"""Seconds that `trace.Trace(slow=...)` holds a call."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The two daemons, and objects of every kind."""
+    folder = tmp_path_factory.mktemp("express")
+    (folder / "root" / "data").mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        daemons = {}
+        for name in ("on", "off"):
+            environment = {**os.environ, "TWINTREE_EXPRESS": name}
+            daemons[name] = stack.enter_context(server.Daemon(folder / "root", folder / name, "--seal", "off", environment=environment,
+                                                              beside=False))
+        client = s3.client(daemons["off"].url)
+        source = data.Source("express")
+        for size in SIZES:
+            client.put_object(Bucket="data", Key=f"size/{size}", Body=source.bytes(size))
+        client.put_object(Bucket="data", Key="all", Body=b"all of it", ContentType="text/plain", CacheControl="no-cache",
+                          ContentDisposition='attachment; filename="x"', ContentLanguage="ko", ContentEncoding="identity",
+                          Metadata={"one": "1", "two": "zwei"}, Tagging="a=b&c=d", ChecksumAlgorithm="SHA256")
+        upload = client.create_multipart_upload(Bucket="data", Key="parts", ChecksumAlgorithm="CRC32")["UploadId"]
+        part = client.upload_part(Bucket="data", Key="parts", UploadId=upload, PartNumber=1, Body=b"a part", ChecksumAlgorithm="CRC32")
+        client.complete_multipart_upload(Bucket="data", Key="parts", UploadId=upload, MultipartUpload={
+            "Parts": [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumCRC32": part["ChecksumCRC32"]}]})
+        client.put_object(Bucket="data", Key="folder/", Body=b"")
+        client.put_object(Bucket="data", Key="a key/with=signs, and 한글 +%", Body=b"named")
+        client.put_object(Bucket="data", Key="an/annex//key", Body=b"not a path")
+        (folder / "root" / "data" / "direct").write_bytes(b"nobody PUT this")
+        (folder / "root" / "data" / "link").symlink_to("direct")
+        (folder / "root" / "data" / "a directory").mkdir()
+        yield daemons
+
+
+KEYS = [*(f"size/{size}" for size in SIZES), "all", "parts", "folder/", "folder", "a%20key/with%3Dsigns%2C%20and%20%ED%95%9C%EA%B8%80%20%2B%25",
+        "an/annex//key", "direct", "link", "a%20directory", "none", "none/", "../data/direct", ".twintree/x", "%00", "%zz", "%FF", "", "size/"]
+MORE = [{}, {"x-amz-checksum-mode": "ENABLED"}, {"x-amz-checksum-mode": "enabled", "accept-encoding": "identity", "user-agent": "a  b"},
+        {"range": "bytes=1-2"}, {"if-none-match": "*"}, {"if-match": '"nothing"'}, {"x-amz-expected-bucket-owner": "somebody"}]
+
+
+def said(answer):
+    """What two daemons must agree on."""
+    body = answer.body
+    for name in ("x-amz-request-id", "x-amz-id-2"):
+        body = body.replace(answer.headers[name].encode(), b"")
+    return answer.status, {name: value for name, value in answer.headers.items() if name not in OWN}, body
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("key", KEYS)
+def test_both_ways_answer_alike(place, method, key):
+    """Each on a connection of its own, so that each is the first there, and all on one."""
+    target = f"/data/{key}"
+    with wire.Connection(place["on"]) as kept:
+        for headers in MORE:
+            answers = []
+            for name in ("on", "off"):
+                with wire.Connection(place[name]) as connection:
+                    answers.append(said(connection.ask(method, target, headers=headers, payload=wire.UNSIGNED)))
+            answers.append(said(kept.ask(method, target, headers=headers, payload=wire.UNSIGNED)))
+            assert answers[0] == answers[1] == answers[2], headers
+
+
+@pytest.mark.parametrize("flaw", ["secret", "key", "late", "header", "path", "unsigned header", "none", "twice"])
+def test_no_way_lets_anybody_in(place, flaw):
+    def ask(daemon):
+        target, signer, headers = "/data/direct", wire.Signer(), {}
+        if flaw == "secret":
+            signer = wire.Signer(secret_key="another")
+        if flaw == "key":
+            signer = wire.Signer(access_key="ANOTHER")
+        if flaw == "late":
+            signer = wire.Signer(when=datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1))
+        with wire.Connection(daemon) as connection:
+            headers = signer.headers("GET", target, connection.host, {"user-agent": "one"})
+            if flaw == "header":
+                headers["user-agent"] = "two"
+            if flaw == "path":
+                target = "/data/all"
+            if flaw == "unsigned header":
+                headers["x-amz-checksum-mode"] = "ENABLED"
+            if flaw == "none":
+                del headers["authorization"]
+            if flaw == "twice":
+                headers["Authorization"] = headers["authorization"].replace("Signature=", "Signature=0")
+            connection.send("GET", target, headers)
+            return connection.answer("GET")
+
+    on, off = (ask(place[name]) for name in ("on", "off"))
+    assert (on.status, on.code) == (off.status, off.code)
+    assert on.status in (400, 403)
+    assert b"nobody PUT this" not in on.body
+
+
+def test_a_connection_goes_on_whatever_comes_after_what(place):
+    """GETs, a PUT, GETs again; heads in pieces; two in one; a body; and everything is answered in its turn."""
+    daemon = place["on"]
+    signer = wire.Signer()
+    with wire.Connection(daemon) as connection:
+        def head(method, key, **more):
+            headers = signer.headers(method, f"/data/{key}", connection.host) | more
+            lines = [f"{method} /data/{key} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+            return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+        def body(answer):
+            return answer.status, answer.body
+
+        for _ in range(3):
+            connection.socket.sendall(head("GET", "direct"))
+            assert body(connection.answer()) == (200, b"nobody PUT this")
+        connection.socket.sendall(head("GET", "direct") + head("GET", "all"))
+        assert [body(connection.answer()), body(connection.answer())] == [(200, b"nobody PUT this"), (200, b"all of it")]
+    with wire.Connection(daemon) as connection:
+        connection.socket.sendall(head("GET", "direct"))
+        assert body(connection.answer()) == (200, b"nobody PUT this")
+        whole = head("GET", "all")
+        for at in range(0, len(whole), 97):
+            connection.socket.sendall(whole[at:at + 97])
+        assert body(connection.answer()) == (200, b"all of it")
+        connection.socket.sendall(head("PUT", "later", **{"content-length": "5"}) + b"later" + head("GET", "later"))
+        assert connection.answer("PUT").status == 200
+        assert body(connection.answer()) == (200, b"later")
+        connection.socket.sendall(head("GET", "all", connection="close"))
+        assert body(connection.answer()) == (200, b"all of it")
+        assert connection.file.read() == b""
+
+
+def test_an_answer_that_nobody_takes_yet_arrives_whole_later(place):
+    """More answers than the socket's buffers hold, asked for at once on many connections and read late."""
+    source = data.Source("express")
+    bodies = {size: source.bytes(size) for size in SIZES}
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(wire.Connection(place["on"])) for _ in range(20)]
+        for connection in connections:
+            connection.send("GET", f"/data/size/{INLINE}", wire.Signer().headers("GET", f"/data/size/{INLINE}", connection.host))
+        for connection in connections:
+            assert connection.answer().body == bodies[INLINE]
+
+
+def test_readers_and_a_writer_never_meet_a_torn_body(place):
+    """The object is replaced all the time; each body is one of the versions, with its own ETag."""
+    client = s3.client(place["on"].url)
+    versions = {data.md5(body): body for body in (bytes([65 + number]) * (4096 + number) for number in range(8))}
+    client.put_object(Bucket="data", Key="torn", Body=next(iter(versions.values())))
+    done = threading.Event()
+
+    def write():
+        for _ in range(20):
+            for body in versions.values():
+                client.put_object(Bucket="data", Key="torn", Body=body)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    reads = 0
+    with wire.Connection(place["on"]) as connection:
+        while not done.is_set() or reads < 200:
+            answer = connection.ask("GET", "/data/torn", payload=wire.UNSIGNED)
+            assert answer.status == 200
+            assert answer.body == versions[answer.headers["etag"].strip('"')]
+            reads += 1
+    writer.join()
+
+
+def test_a_body_that_changes_between_the_look_and_the_read_is_not_answered_as_it_was(place, tmp_path):
+    """strace holds each read of the file; what is answered then has the ETag of its own bytes."""
+    path = place["on"].root / "data" / "held"
+    path.write_bytes(b"a" * 4096)
+    seen = {}
+    with wire.Connection(place["on"]) as connection, trace.Trace(place["on"], tmp_path / "strace", slow=("preadv2",), calls="preadv2"):
+        for turn in range(6):
+            connection.send("GET", "/data/held", wire.Signer().headers("GET", "/data/held", connection.host))
+            time.sleep(HELD / 2)  # strace holds the read for HELD: this falls within it
+            body = bytes([98 + turn]) * 4096
+            with open(path, "r+b") as file:
+                file.write(body)
+            answer = connection.answer()
+            assert answer.status == 200, answer
+            seen.setdefault(answer.headers["etag"], set()).add(answer.body)
+            seen.setdefault(s3.client(place["off"].url).head_object(Bucket="data", Key="held")["ETag"], set()).add(body)
+    assert {tag: len(bodies) for tag, bodies in seen.items() if len(bodies) > 1} == {}
