@@ -103,3 +103,71 @@ fn only_one_whole_head_is_taken() {
         assert_eq!(parsed(&more), None, "{more:?}");
     }
 }
+
+/// Pieces that heads are made of, and that break them.
+const PIECES: [&str; 24] = [
+    "GET /b/k HTTP/1.1\r\n",
+    "HEAD /b/a%2Fk HTTP/1.1\r\n",
+    "GET /b/k?x=y HTTP/1.1\r\n",
+    "GET http://n/b/k HTTP/1.1\r\n",
+    "GET /b/k HTTP/1.0\r\n",
+    "Host: nas\r\n",
+    "host:nas:9000 \r\n",
+    "User-Agent: a  b\r\n",
+    "Connection: keep-alive\r\n",
+    "Connection: close\r\n",
+    "Content-Length: 0\r\n",
+    "content-length: 5\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "X-Amz-Date: 20130524T000000Z\r\n",
+    "Authorization: AWS4-HMAC-SHA256 x\r\n",
+    "Accept:\r\n",
+    "\r\n",
+    "\n",
+    "\r",
+    " ",
+    "\t",
+    ":",
+    "\u{e9}",
+    "/",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4000))]
+
+    /// What goes the express way is one whole request to hyper's parser as well, the same one, and without a body.
+    #[test]
+    fn what_is_taken_is_what_the_whole_way_would_read(
+        begin in 0..5_usize,
+        host in 5..7_usize,
+        pieces in proptest::collection::vec(7..PIECES.len(), 0..4),
+        strike in proptest::option::of((0..200_usize, proptest::num::u8::ANY)),
+    ) {
+        use super::super::head::{Framing, Judged, judge};
+        let text: String = [begin, host].iter().chain(&pieces).map(|piece| PIECES[*piece]).collect();
+        let mut bytes = (text + "\r\n").into_bytes();
+        if let Some((at, byte)) = strike && at < bytes.len() {
+            bytes[at] = byte;
+        }
+        let limits = Limits::default();
+        let taken = with_parsed(&bytes, &limits, |head| {
+            let fields = head.fields.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+            Some((head.method.clone(), head.path.to_owned(), fields.collect::<Vec<_>>()))
+        });
+        if let Some((method, path, fields)) = taken {
+            let judged = judge(&bytes, &limits);
+            let alone = matches!(judged, Judged::Whole { len, body: Framing::Length(0) } if len == bytes.len());
+            proptest::prop_assert!(alone, "{judged:?}");
+            let mut headers = [httparse::EMPTY_HEADER; 32];
+            let mut request = httparse::Request::new(&mut headers);
+            proptest::prop_assert!(request.parse(&bytes).is_ok());
+            let uri: http::Uri = request.path.unwrap_or_default().parse().expect("hyper takes it");
+            proptest::prop_assert_eq!(request.method, Some(method.as_str()));
+            proptest::prop_assert_eq!((uri.path(), uri.query(), uri.authority()), (path.as_str(), None, None));
+            let read: Vec<(String, String)> = request.headers.iter()
+                .map(|field| (field.name.to_lowercase(), String::from_utf8_lossy(field.value).into_owned()))
+                .collect();
+            proptest::prop_assert_eq!(read, fields);
+        }
+    }
+}
