@@ -212,7 +212,11 @@ def test_a_body_takes_the_path_of_the_rule_and_is_the_objects_bytes(place, size,
         in_memory = warm or expected is None  # an error is made in memory
         # A thread that may wait reads exactly what is cold. Linux: a NOWAIT read may give up on a page that is cached, when
         # somebody holds it just then, and what was dropped may be read again beside us: such an answer is asked for anew.
-        if line["path"] == expected_path(way, length, in_memory) and (line["hops"] > 0) == (not in_memory and length > INLINE):
+        paths = [expected_path(way, length, in_memory)]
+        if (way, kind) == ("http", "whole") and paths == ["blocking"]:
+            # Linux: the try of the express way, which would have waited, has begun to read the pages: they may be there by now.
+            paths.append("inline")
+        if line["path"] in paths and (line["hops"] > 0) == (not in_memory and length > INLINE):
             return
     pytest.fail(f"{TRIES} times not by the rule, {path} being {warmth}: {line}")
 
