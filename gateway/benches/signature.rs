@@ -43,7 +43,7 @@ fn signature(criterion: &mut Criterion) {
         method: &Method::GET,
         path: "/test.txt",
         query: None,
-        headers: &headers,
+        headers: (&headers).into(),
         authority: None,
         virtual_bucket: None,
     };
