@@ -258,7 +258,7 @@ impl Reader {
     /// Is there a file among the first names that the directory gives? Reads no further than to the first.
     pub fn begins_with_file(&self, dir: &Dir, text: &str) -> Result<bool> {
         let hide = self.tree.hide();
-        let found = dir.names(|name, kind| {
+        let found = dir.first_names(|name, kind| {
             let file = match self.side {
                 Side::Native => kind == FileType::RegularFile && !hide.hides(name),
                 Side::Annex => matches!(path::annex_piece(name), Some((piece, AnnexKind::Body))
