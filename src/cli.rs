@@ -29,8 +29,8 @@ Keys:
 
 const SEAL: &str = "\
 A file that came by cp or rsync has an ETag at once, but one that is derived from its times and ends in -1. This
-reads such files once and records their MD5 as ETag and their CRC64NVME as checksum, in an extended attribute;
-also of files that were changed or touched since they were recorded. Content, mtime and (where we may) atime
+reads such files once and records their MD5 as ETag (or what --etag says) and their CRC64NVME as checksum, in an
+extended attribute; also of files that were changed or touched since they were recorded. Content, mtime and (where we may) atime
 stay as they are. The ETag from before goes on being accepted in If-Match.
 
 It may run beside `twintree serve` on the same tree and beside programs that write: a file that is being written
@@ -138,7 +138,7 @@ pub enum Command {
 pub struct Tree {
     /// The directory whose directories are buckets, as for `serve`
     pub root: PathBuf,
-    /// The config file of `serve` (TOML): its `hide`, `verify` and `read-only` count here too
+    /// The config file of `serve` (TOML): its `hide`, `verify`, `etag` and `read-only` count here too
     #[arg(long, value_name = "FILE", env = "TWINTREE_CONFIG")]
     pub config: Option<PathBuf>,
     /// Name to leave out at every depth (* stands for any text), as for `serve`; may be given several times
@@ -166,6 +166,9 @@ pub struct Seal {
     /// Read no more than so many bytes a second, all threads together, e.g. 100MiB [default: no limit]
     #[arg(long, value_name = "BYTES")]
     pub rate: Option<String>,
+    /// md5|crc64: which ETag is recorded, as for `serve` [default: md5]
+    #[arg(long, value_name = "md5|crc64", env = "TWINTREE_ETAG")]
+    pub etag: Option<String>,
     /// Files read at once [default: one for each processor, four at most]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -259,8 +262,13 @@ pub struct Serve {
     /// stamp: a record counts while size, mtime and ctime say so; mtime: size and mtime suffice [default: stamp]
     #[arg(long, value_name = "stamp|mtime", env = "TWINTREE_VERIFY")]
     pub verify: Option<String>,
-    /// Which files get an MD5 in the background, ten seconds after their last change. off: none; written: those that
-    /// arrive or change while we run; all: also those that were there before [default: written]
+    /// md5: the ETag of an object is its MD5; crc64: its CRC64NVME and random bits, 32 digits and -1, for which nothing
+    /// is computed that is not anyway. Of one bucket: `[buckets.NAME]` in the config file [default: md5]
+    #[arg(long, value_name = "md5|crc64", env = "TWINTREE_ETAG")]
+    pub etag: Option<String>,
+    /// Which files are read in the background, for an ETag of their content, ten seconds after their last change.
+    /// off: none; written: those that arrive or change while we run; all: also those that were there before [default:
+    /// written]
     #[arg(long, value_name = "off|written|all", env = "TWINTREE_SEAL")]
     pub seal: Option<String>,
     /// For tests: another quiet time than ten seconds.

@@ -1,6 +1,7 @@
 //! What the user's words mean: flags over environment over file over default, checked once, before
 //! anything is opened.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use twintree_fuse::MountOptions;
 use twintree_gateway::call::Settings;
 use twintree_gateway::server::Limits;
 use twintree_store::watch::SealPolicy;
-use twintree_store::{Durability, KeyPolicy, StoreOptions};
+use twintree_store::{BucketName, Durability, ETagKind, ETagKinds, KeyPolicy, StoreOptions};
 
 use crate::cli;
 
@@ -51,6 +52,8 @@ pub struct Config {
     pub hide: Vec<String>,
     /// Equal size and mtime suffice.
     pub verify_mtime_only: bool,
+    /// Which ETags objects get.
+    pub etags: ETagKinds,
     /// What is sealed in the background, and how long after its last change.
     pub seal: SealPolicy,
     /// Another quiet time than the sealer's own.
@@ -91,6 +94,7 @@ pub struct File {
     secret_key: Option<String>,
     hide: Option<OneOrMany>,
     verify: Option<String>,
+    etag: Option<String>,
     seal: Option<String>,
     watch: Option<String>,
     region: Option<String>,
@@ -109,6 +113,14 @@ pub struct File {
     mount_ttl: Option<String>,
     log_format: Option<String>,
     log: Option<String>,
+    buckets: BTreeMap<String, OfBucket>,
+}
+
+/// What the config file says of one bucket, in its table `[buckets.NAME]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct OfBucket {
+    etag: Option<String>,
 }
 
 /// A list that may be written as a single text.
@@ -199,6 +211,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         other => bail!("keys is any or posix-only, not {other:?}"),
     };
     let verify_mtime_only = verify_mtime_only(args.verify, file.verify)?;
+    let etags = etags(args.etag, file.etag, &file.buckets)?;
     let seal = match pick(args.seal, file.seal, "written").as_str() {
         "off" => SealPolicy::Off,
         "written" => SealPolicy::Written,
@@ -314,6 +327,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         credentials_by_flag: args.credentials_by_flag,
         hide: list(args.hide, file.hide, &[]),
         verify_mtime_only,
+        etags,
         seal,
         seal_after,
         watch,
@@ -326,12 +340,13 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
     })
 }
 
-/// How a command that serves nothing opens the tree.
+/// How a command that serves nothing opens the tree; `etag` is its flag, if it has that.
 ///
 /// # Errors
 /// As [`resolve`].
-pub fn tree(args: cli::Tree, file: File) -> Result<StoreOptions> {
+pub fn tree(args: cli::Tree, etag: Option<String>, file: File) -> Result<StoreOptions> {
     Ok(StoreOptions {
+        etags: etags(etag, file.etag, &file.buckets)?,
         root: args.root,
         durability: Durability::Strict,
         keys: KeyPolicy::Any,
@@ -355,7 +370,7 @@ pub fn mount_alone(
         file.mount_mode.clone(),
         file.mount_ttl.clone(),
     );
-    let mut tree = tree(args.tree, file)?;
+    let mut tree = tree(args.tree, None, file)?;
     tree.read_only |= args.read_only;
     let options = mount::options(args.point, mounting)?;
     Ok((tree, options, watch))
@@ -375,6 +390,30 @@ fn verify_mtime_only(flag: Option<String>, file: Option<String>) -> Result<bool>
         "mtime" => Ok(true),
         other => bail!("verify is stamp or mtime, not {other:?}"),
     }
+}
+
+/// What is said of one bucket wins over what is said of all, wherever that was said.
+fn etags(
+    flag: Option<String>,
+    file: Option<String>,
+    buckets: &BTreeMap<String, OfBucket>,
+) -> Result<ETagKinds> {
+    let kind = |name: &str, text: &str| match text {
+        "md5" => Ok(ETagKind::Md5),
+        "crc64" => Ok(ETagKind::Crc64),
+        other => bail!("{name} is md5 or crc64, not {other:?}"),
+    };
+    let mut of_bucket = BTreeMap::new();
+    for (name, said) in buckets {
+        let bucket = BucketName::parse(name).map_err(|e| anyhow!("buckets.{name}: {e}"))?;
+        if let Some(text) = &said.etag {
+            of_bucket.insert(bucket, kind(&format!("buckets.{name}.etag"), text)?);
+        }
+    }
+    Ok(ETagKinds {
+        usual: kind("etag", flag.or(file).as_deref().unwrap_or("md5"))?,
+        of_bucket,
+    })
 }
 
 /// A size such as `100MiB`, of a command's option; none is 0.
@@ -523,6 +562,50 @@ mod tests {
             error.to_string(),
             "durability is strict or relaxed, not \"lax\""
         );
+    }
+
+    #[test]
+    fn what_is_said_of_one_bucket_wins_over_what_is_said_of_all() {
+        let file = || {
+            let text = "etag = \"crc64\"\n[buckets.photos]\netag = \"md5\"\n[buckets.empty]";
+            toml::from_str::<File>(text).expect("toml")
+        };
+        let photos = BucketName::parse("photos").expect("a name");
+        let expected = |usual| ETagKinds {
+            usual,
+            of_bucket: [(photos.clone(), ETagKind::Md5)].into(),
+        };
+        let resolved = |args| resolve(args, file()).expect("config").etags;
+        assert_eq!(resolved(args(None)), expected(ETagKind::Crc64));
+        let flag = cli::Serve {
+            etag: Some("md5".to_owned()),
+            ..args(None)
+        };
+        assert_eq!(resolved(flag), expected(ETagKind::Md5));
+        let usual = resolve(args(None), File::default()).expect("config").etags;
+        assert_eq!(usual, ETagKinds::default());
+    }
+
+    #[test]
+    fn a_misspelt_setting_of_a_bucket_is_named() {
+        let unknown = toml::from_str::<File>("[buckets.photos]\netags = \"md5\"");
+        let error = unknown.expect_err("unknown key").to_string();
+        assert!(error.contains("etags"), "{error}");
+        for (text, words) in [
+            ("etag = \"sha\"", "etag is md5 or crc64, not \"sha\""),
+            (
+                "[buckets.photos]\netag = \"sha\"",
+                "buckets.photos.etag is md5 or crc64, not \"sha\"",
+            ),
+            (
+                "[buckets.\".photos\"]",
+                "buckets..photos: bucket names do not start with a dot",
+            ),
+        ] {
+            let file = toml::from_str::<File>(text).expect("toml");
+            let error = resolve(args(None), file).expect_err("no such thing");
+            assert_eq!(error.to_string(), words);
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use http::{HeaderMap, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use twintree_store::{
-    Algorithm, Checksum, Claim, Digester, Digests, Room, StoreError, begin_writeback,
+    Algorithm, Checksum, Claim, Digester, Digests, ETagKind, Room, StoreError, begin_writeback,
 };
 
 use crate::auth::Payload;
@@ -108,6 +108,8 @@ pub struct ObjectBody {
     decoder: Option<Decoder>,
     checks: BodyChecks,
     algorithms: Vec<Algorithm>,
+    /// Does anything need the body's MD5?
+    md5: bool,
     length: Option<u64>,
     limit: u64,
 }
@@ -132,18 +134,19 @@ pub struct Sink {
 /// A body that arrived whole and is what its head said.
 #[derive(Debug)]
 pub struct Received {
-    /// Length, MD5, CRC64NVME, and what else was computed.
+    /// Length, CRC64NVME, and what else was computed.
     pub digests: Digests,
     /// The checksum that the client named, verified.
     pub checksum: Option<Checksum>,
 }
 
 impl ObjectBody {
-    /// Checks what the head says: length, framing, digests. `limit` is the longest body allowed, in bytes.
+    /// Checks what the head says: length, framing, digests. `etag` says what the ETag is made of, `limit` is the
+    /// longest body allowed, in bytes.
     ///
     /// # Errors
     /// `MissingContentLength`, `EntityTooLarge`, and what [`BodyChecks::parse`] and [`Decoder::new`] say.
-    pub fn open(body: RequestBody, head: &Parts, limit: u64) -> S3Result<Self> {
+    pub fn open(body: RequestBody, head: &Parts, etag: ETagKind, limit: u64) -> S3Result<Self> {
         let RequestBody { body, payload } = body;
         let checks = BodyChecks::parse(&head.headers, &payload)?;
         let (decoder, length) = match payload {
@@ -160,11 +163,13 @@ impl ObjectBody {
             return Err(too_large(length, limit));
         }
         let algorithms = checks.to_compute();
+        let md5 = etag == ETagKind::Md5 || checks.has_md5();
         Ok(Self {
             body,
             decoder,
             checks,
             algorithms,
+            md5,
             length,
             limit,
         })
@@ -232,7 +237,10 @@ struct Intake {
 
 impl Intake {
     fn new(body: ObjectBody) -> Self {
-        let digester = Digester::new(&body.algorithms);
+        let digester = match body.md5 {
+            true => Digester::new(&body.algorithms),
+            false => Digester::without_md5(&body.algorithms),
+        };
         Self {
             body,
             digester,
@@ -275,7 +283,7 @@ impl Intake {
     /// Takes a batch into all digests. Of a body of one batch no thread but this one hears.
     async fn digest(&mut self, batch: &[Bytes]) -> S3Result<()> {
         let only = self.ended || self.body.length == Some(self.received);
-        if self.beside.is_none() && !only {
+        if self.body.md5 && self.beside.is_none() && !only {
             self.beside = Beside::begin();
         }
         let Some(beside) = &mut self.beside else {

@@ -75,7 +75,12 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn open(body: Body, payload: Payload, head: &Parts) -> S3Result<ObjectBody> {
-    ObjectBody::open(RequestBody::new(body, payload), head, 5 << 30)
+    ObjectBody::open(
+        RequestBody::new(body, payload),
+        head,
+        ETagKind::Md5,
+        5 << 30,
+    )
 }
 
 fn code<T>(result: S3Result<T>) -> Code {
@@ -155,6 +160,30 @@ fn framing_comes_off_and_the_trailer_is_verified() {
 }
 
 #[test]
+fn the_md5_is_left_out_where_neither_the_etag_nor_the_client_asks_for_it() {
+    let bytes = noise(700_000);
+    let md5 = "XUFAKrxLKna5cZ2REBfFkg==";
+    for (etag, sent, computed) in [
+        (ETagKind::Md5, &[CHUNKED][..], true),
+        (ETagKind::Crc64, &[CHUNKED], false),
+        (ETagKind::Crc64, &[CHUNKED, ("content-md5", md5)], true),
+    ] {
+        for length in [5, bytes.len()] {
+            let body = RequestBody::new(pieces(&bytes[..length], 99_999), Payload::Unsigned);
+            let body = ObjectBody::open(body, &head(sent), etag, 5 << 30).expect("a legal head");
+            let received = run(body.collect());
+            match sent.len() {
+                1 => {
+                    let (_, received) = received.expect("the body is whole");
+                    assert_eq!(received.digests.md5.is_some(), computed, "{etag:?}");
+                }
+                _ => assert_eq!(code(received), Code::BadDigest, "compared with {md5}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn payload_hash_is_verified() {
     let digest = ring::digest::digest(&ring::digest::SHA256, b"hello");
     let expected = digest.as_ref().try_into().expect("32 bytes");
@@ -194,8 +223,14 @@ fn broken_bodies_are_told_apart_and_close_the_connection() {
 
 #[test]
 fn lengths_are_limited_before_and_while_receiving() {
-    let limited =
-        |body, head: &Parts| ObjectBody::open(RequestBody::new(body, Payload::Unsigned), head, 10);
+    let limited = |body, head: &Parts| {
+        ObjectBody::open(
+            RequestBody::new(body, Payload::Unsigned),
+            head,
+            ETagKind::Md5,
+            10,
+        )
+    };
     assert_eq!(
         code(limited(
             Body::from("elevenbytes"),
@@ -212,7 +247,7 @@ fn lengths_are_limited_before_and_while_receiving() {
     let framed = head(&[("x-amz-decoded-content-length", "11")]);
     let body = RequestBody::new(Body::empty(), Payload::Chunked(Framing::unsigned()));
     assert_eq!(
-        code(ObjectBody::open(body, &framed, 10)),
+        code(ObjectBody::open(body, &framed, ETagKind::Md5, 10)),
         Code::EntityTooLarge
     );
 }

@@ -163,6 +163,11 @@ impl BodyChecks {
         self.md5.is_some() || self.algorithm().is_some()
     }
 
+    /// Did the client send an MD5?
+    pub fn has_md5(&self) -> bool {
+        self.md5.is_some()
+    }
+
     /// Gives what must be computed beside MD5 and CRC64NVME.
     pub fn to_compute(&self) -> Vec<Algorithm> {
         let mut algorithms: Vec<Algorithm> = self.algorithm().into_iter().collect();
@@ -197,12 +202,13 @@ impl BodyChecks {
             }
         }
         if let Some(expected) = &self.md5
-            && *expected != digests.md5
+            && digests.md5 != Some(*expected)
         {
+            let found = digests.md5.expect("it is computed where one was sent");
             return Err(S3Error::new(Code::BadDigest)
                 .message("The Content-MD5 you specified did not match what we received.")
                 .with("ExpectedDigest", hex(expected))
-                .with("CalculatedDigest", STANDARD.encode(digests.md5)));
+                .with("CalculatedDigest", STANDARD.encode(found)));
         }
         let Some(expected) = self.expected(trailers)? else {
             return Ok(None);

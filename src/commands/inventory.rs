@@ -53,7 +53,7 @@ pub fn run(args: cli::Inventory) -> Result<(), Failure> {
     let file = config::read_file(args.tree.config.as_deref()).map_err(Failure::Usage)?;
     let options = StoreOptions {
         read_only: true,
-        ..config::tree(args.tree, file).map_err(Failure::Usage)?
+        ..config::tree(args.tree, None, file).map_err(Failure::Usage)?
     };
     let shown = options.root.display().to_string();
     let store = Store::open(options).with_context(|| format!("cannot read {shown}"))?;

@@ -42,7 +42,7 @@ pub fn run(args: cli::Seal) -> Result<(), Failure> {
         untouched: Duration::ZERO,
     };
     let file = config::read_file(args.tree.config.as_deref()).map_err(Failure::Usage)?;
-    let tree = config::tree(args.tree, file).map_err(Failure::Usage)?;
+    let tree = config::tree(args.tree, args.etag, file).map_err(Failure::Usage)?;
     let shown = tree.root.display().to_string();
     let store = Store::open(tree).with_context(|| format!("cannot seal {shown}"))?;
     let tally = Arc::new(Tally::default());

@@ -93,6 +93,7 @@ fn open(config: &Config) -> Result<Arc<Store>> {
         read_only: config.read_only,
         hide: config.hide.clone(),
         verify_mtime_only: config.verify_mtime_only,
+        etags: config.etags.clone(),
     };
     Store::open(options).with_context(|| format!("cannot serve {}", config.root.display()))
 }

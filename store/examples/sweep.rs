@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         read_only: false,
         hide: Vec::new(),
         verify_mtime_only: false,
+        etags: Default::default(),
     });
     match store {
         Ok(store) => {

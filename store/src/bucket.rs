@@ -23,8 +23,8 @@ use crate::shared::{BucketShared, Buckets, Held};
 use crate::snapshot::Snapshots;
 use crate::sync::Syncers;
 use crate::{
-    Access, BucketName, Changes, Durability, KeyPolicy, Result, StoreError, Timestamp, fsfacts,
-    relaxed, seal,
+    Access, BucketName, Changes, Durability, ETagKinds, KeyPolicy, Result, StoreError, Timestamp,
+    fsfacts, relaxed, seal,
 };
 
 /// How a store is opened.
@@ -42,6 +42,8 @@ pub struct StoreOptions {
     pub hide: Vec<String>,
     /// Take equal size and mtime for valid.
     pub verify_mtime_only: bool,
+    /// Which ETags objects get.
+    pub etags: ETagKinds,
 }
 
 /// A bucket in a list.

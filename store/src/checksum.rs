@@ -100,10 +100,10 @@ pub struct ObjectChecksum {
     pub kind: ChecksumType,
 }
 
-/// MD5 and CRC64NVME of a body, always, and what else was asked for, in one pass.
+/// CRC64NVME of a body, always, mostly its MD5, and what else was asked for, in one pass.
 pub struct Digester {
     length: u64,
-    md5: Md5,
+    md5: Option<Md5>,
     crc64: crc_fast::Digest,
     extra: Vec<(Algorithm, Running)>,
 }
@@ -121,8 +121,8 @@ enum Running {
 pub struct Digests {
     /// Bytes seen.
     pub length: u64,
-    /// Their MD5.
-    pub md5: [u8; 16],
+    /// Their MD5, unless it was left out.
+    pub md5: Option<[u8; 16]>,
     /// Their CRC64NVME.
     pub crc64: u64,
     /// The other algorithms asked for, in that order.
@@ -148,15 +148,25 @@ impl Digester {
         };
         Self {
             length: 0,
-            md5: Md5::default(),
+            md5: Some(Md5::default()),
             crc64: crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme),
             extra: extra.iter().map(start).collect(),
         }
     }
 
+    /// Starts with no bytes, and leaves the MD5 out.
+    pub fn without_md5(extra: &[Algorithm]) -> Self {
+        Self {
+            md5: None,
+            ..Self::new(extra)
+        }
+    }
+
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.md5.update(bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
         self.update_beside_md5(bytes);
     }
 
@@ -175,7 +185,7 @@ impl Digester {
 
     /// Sets the MD5 of what was taken beside it.
     pub fn set_md5(&mut self, md5: Md5) {
-        self.md5 = md5;
+        self.md5 = Some(md5);
     }
 
     /// Ends.
@@ -191,7 +201,7 @@ impl Digester {
         };
         Digests {
             length: self.length,
-            md5: self.md5.finish(),
+            md5: self.md5.map(Md5::finish),
             crc64,
             extra: self.extra.into_iter().map(end).collect(),
         }
@@ -334,7 +344,8 @@ mod tests {
         digester.update(b"56789");
         let digests = digester.finish();
         assert_eq!(digests.length, 9);
-        assert_eq!(hex(&digests.md5), "25f9e794323b453885f5181f1b624d0b");
+        let md5 = digests.md5.expect("not left out");
+        assert_eq!(hex(&md5), "25f9e794323b453885f5181f1b624d0b");
         assert_eq!(digests.crc64, 0xae8b_1486_0a79_9888);
         let found: Vec<String> = digests
             .extra

@@ -15,8 +15,8 @@ use crate::publish::{Content, Finished};
 use crate::record::{self, Examined, FileState, Record, Verdict, disk};
 use crate::root::kind;
 use crate::{
-    Access, Algorithm, Bucket, Checksum, ChecksumType, CopyRequest, Digester, ETag, Meta, Object,
-    ObjectChecksum, ObjectKey, Published, Result, StoreError,
+    Access, Algorithm, Bucket, Checksum, ChecksumType, CopyRequest, Digester, ETag, ETagKind, Meta,
+    Object, ObjectChecksum, ObjectKey, Published, Result, StoreError,
 };
 
 /// Bytes that are copied through us at once.
@@ -26,7 +26,7 @@ const MAX_ROUNDS: u32 = 4;
 
 impl Bucket {
     /// Copies an open object (of this or another bucket) to `key` by reflink or copy_file_range. Onto
-    /// itself it changes the record only. A multipart source copied in one go gets the MD5 of its bytes.
+    /// itself it changes the record only. What is copied has an ETag of the bucket's kind, a multipart source too.
     ///
     /// # Errors
     /// As [`Bucket::publish`].
@@ -44,7 +44,7 @@ impl Bucket {
         let keep = request
             .checksum
             .or_else(|| source.info.checksum.as_ref().map(|c| c.checksum.algorithm));
-        let stage = self.stage(key, None)?;
+        let (stage, kind) = (self.stage(key, None)?, self.etag_kind());
         let (content, old_json) = match &source.file {
             Some(file) => {
                 let content = self.copy_content(source, file, &stage.file, keep)?;
@@ -56,10 +56,7 @@ impl Bucket {
                 };
                 (content, old)
             }
-            None => (
-                hashed(Digester::new(algorithms(keep).as_slice()), keep),
-                None,
-            ),
+            None => (hashed(kind, kind.digester(&algorithms(keep)), keep), None),
         };
         self.publish_content(
             key,
@@ -81,15 +78,17 @@ impl Bucket {
         to: &File,
         keep: Option<Algorithm>,
     ) -> Result<Content> {
+        let kind = self.etag_kind();
         for _ in 0..MAX_ROUNDS {
             let examined = record::examine(self, from, FileState::look(from)?)?;
             let size = examined.state.size;
             let way = copy_bytes(from, to, size)?;
-            let known = known_content(&examined, keep, source);
+            let known = known_content(&examined, keep, source)
+                .and_then(|content| copied_content(content, kind));
             let from_record = known.is_some();
             let content = match known {
                 Some(content) => content,
-                None => digest(to, keep)?,
+                None => digest(to, keep, kind)?,
             };
             // What the source was at one moment, and its digest: it may have moved since.
             if way == Way::Shared && !from_record {
@@ -136,6 +135,9 @@ impl Bucket {
         let Some(content) = known_content(&examined, keep, source) else {
             return Ok(None);
         };
+        if !stays(content.etag, self.etag_kind()) {
+            return Ok(None);
+        }
         self.change_meta(&there, meta.clone())?;
         drop(held);
         self.announce_attributes(key, &there);
@@ -173,12 +175,28 @@ fn copied_meta(source: &Object, request: &CopyRequest) -> Meta {
     meta
 }
 
-/// What a valid record of an object that was PUT in one piece says, if that is all that is asked for.
+/// What a copy of these bytes is. `None`: its ETag has to be computed.
+fn copied_content(known: Content, kind: ETagKind) -> Option<Content> {
+    let etag = match (kind, known.etag) {
+        (ETagKind::Md5, ETag::Md5(_)) => known.etag,
+        (ETagKind::Md5, _) => return None,
+        (ETagKind::Crc64, _) => ETag::opaque(known.crc64),
+    };
+    Some(Content { etag, ..known })
+}
+
+/// May an object keep this ETag that is copied onto itself? Only what copying would give it, or what is better.
+fn stays(etag: ETag, kind: ETagKind) -> bool {
+    match etag {
+        ETag::Md5(_) => true,
+        ETag::Opaque(_) => kind == ETagKind::Crc64,
+        ETag::Multipart(..) | ETag::Derived(..) => false,
+    }
+}
+
+/// What a valid record says of the bytes, if that is all that is asked for.
 fn known_content(examined: &Examined, keep: Option<Algorithm>, source: &Object) -> Option<Content> {
     let Verdict::Valid(record) = &examined.verdict else {
-        return None;
-    };
-    let ETag::Md5(_) = record.etag else {
         return None;
     };
     let checksum = match keep {
@@ -210,13 +228,13 @@ fn algorithms(keep: Option<Algorithm>) -> Vec<Algorithm> {
         .collect()
 }
 
-fn digest(file: &File, keep: Option<Algorithm>) -> Result<Content> {
-    let mut digester = Digester::new(&algorithms(keep));
+fn digest(file: &File, keep: Option<Algorithm>, kind: ETagKind) -> Result<Content> {
+    let mut digester = kind.digester(&algorithms(keep));
     crate::seal::read_all(file, |bytes| digester.update(bytes))?;
-    Ok(hashed(digester, keep))
+    Ok(hashed(kind, digester, keep))
 }
 
-fn hashed(digester: Digester, keep: Option<Algorithm>) -> Content {
+fn hashed(kind: ETagKind, digester: Digester, keep: Option<Algorithm>) -> Content {
     let digests = digester.finish();
     let full = |checksum: Checksum| ObjectChecksum {
         checksum,
@@ -226,7 +244,7 @@ fn hashed(digester: Digester, keep: Option<Algorithm>) -> Content {
         .first()
         .and_then(|algorithm| digests.checksum(*algorithm))
         .map(full);
-    Content::of_body(&digests, checksum)
+    Content::of_body(kind, &digests, checksum)
 }
 
 /// How bytes were brought from one file into another.

@@ -1,9 +1,11 @@
-//! Entity tags: of a body (MD5), of a multipart upload, and the derived one of a file nobody PUT.
+//! Entity tags: of a body (MD5, or CRC64NVME and random bits), of a multipart upload, and the derived one of a
+//! file nobody PUT.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::hash::Md5;
-use crate::{FluxNumber, Timestamp};
+use crate::{Algorithm, BucketName, Digester, Digests, FluxNumber, Timestamp, random};
 
 /// An entity tag; displays without quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +21,16 @@ pub enum ETag {
 }
 
 impl ETag {
+    /// Of no bytes: what a directory has that is an object.
+    pub(crate) const EMPTY: Self =
+        Self::Md5(0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e_u128.to_be_bytes());
+
+    /// One that no other write has, of the same bytes or of others.
+    pub(crate) fn opaque(crc64: u64) -> Self {
+        let both = u128::from(crc64) << 64 | u128::from(random::number());
+        Self::Opaque(both.to_be_bytes())
+    }
+
     /// What it shows: 16 bytes as hex digits and, where it is no MD5 of a body, the number behind the hyphen.
     pub fn shown(&self) -> ([u8; 16], Option<u16>) {
         match self {
@@ -46,6 +58,51 @@ impl ETag {
         }
         text.push(b'"');
         text
+    }
+}
+
+/// What the ETag is of an object that is written, copied or sealed as a whole. Parts have MD5s in either case:
+/// that of a multipart object is made of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ETagKind {
+    /// [`ETag::Md5`].
+    #[default]
+    Md5,
+    /// [`ETag::Opaque`]: nothing is computed that the record does not have anyway.
+    Crc64,
+}
+
+impl ETagKind {
+    /// Computes what such an ETag takes, and `extra`.
+    pub(crate) fn digester(self, extra: &[Algorithm]) -> Digester {
+        match self {
+            Self::Md5 => Digester::new(extra),
+            Self::Crc64 => Digester::without_md5(extra),
+        }
+    }
+
+    /// The ETag of a body; one whose MD5 nobody computed has the other kind.
+    pub(crate) fn of_body(self, digests: &Digests) -> ETag {
+        match (self, digests.md5) {
+            (Self::Md5, Some(md5)) => ETag::Md5(md5),
+            _ => ETag::opaque(digests.crc64),
+        }
+    }
+}
+
+/// Which ETags objects get: those of all buckets, and of some.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ETagKinds {
+    /// Where nothing is said of the bucket.
+    pub usual: ETagKind,
+    /// What is said of single buckets.
+    pub of_bucket: BTreeMap<BucketName, ETagKind>,
+}
+
+impl ETagKinds {
+    /// The kind of one bucket.
+    pub(crate) fn of(&self, bucket: &BucketName) -> ETagKind {
+        self.of_bucket.get(bucket).copied().unwrap_or(self.usual)
     }
 }
 
@@ -180,6 +237,29 @@ mod tests {
         assert!(one != other && one != base.etag() && other != base.etag());
         assert_eq!(one, base.in_flux(FluxNumber(1)), "stable while it is open");
         assert!(one.to_string().ends_with("-1"));
+    }
+
+    #[test]
+    fn an_opaque_etag_begins_with_the_crc_and_is_never_the_same() {
+        let (one, other) = (ETag::opaque(0xab), ETag::opaque(0xab));
+        assert_ne!(one, other);
+        for etag in [one, other] {
+            let text = etag.to_string();
+            assert!(text.starts_with("00000000000000ab"), "{text}");
+            assert_eq!((text.len(), &text[32..]), (34, "-1"));
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_bucket_wins() {
+        let name = |name| BucketName::parse(name).expect("a name");
+        let kinds = ETagKinds {
+            usual: ETagKind::Crc64,
+            of_bucket: [(name("a"), ETagKind::Md5)].into(),
+        };
+        assert_eq!(kinds.of(&name("a")), ETagKind::Md5);
+        assert_eq!(kinds.of(&name("b")), ETagKind::Crc64);
+        assert_eq!(ETagKinds::default().of(&name("b")), ETagKind::Md5);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::record::disk::hex;
 use crate::record::stamp::is_too_young;
 use crate::record::{FileState, Judge, META_XATTR, RECORD_XATTR, Record, Verdict, kind};
 use crate::root::system;
-use crate::{Digester, ETag, Meta, Result, StoreError, content_type};
+use crate::{ETag, Meta, Result, StoreError, content_type};
 
 /// What is said so far: a name and its value on each line.
 struct Lines(String);
@@ -88,13 +88,12 @@ fn say_directory(lines: &mut Lines, dir: &File, shown: &str) -> Result<()> {
     let mark = dirmark::read(dir);
     match mark.object {
         Some(modified) => {
-            let nothing = ETag::Md5(Digester::new(&[]).finish().md5);
             lines.say(
                 "object",
                 "yes: S3 shows it as the key that ends in \"/\", of 0 bytes",
             );
             lines.say("modified", words::date(modified));
-            lines.say("ETag now", words::etag(nothing));
+            lines.say("ETag now", words::etag(ETag::EMPTY));
         }
         None => lines.say(
             "object",

@@ -68,7 +68,7 @@ pub use change::{
 };
 pub use checksum::{Algorithm, Checksum, ChecksumType, Digester, Digests, ObjectChecksum};
 pub use error::{Result, StoreError};
-pub use etag::{ETag, ETagList};
+pub use etag::{ETag, ETagKind, ETagKinds, ETagList};
 pub use list::inventory::{Inventory, InventoryEntry, RecordState};
 pub use list::{ListEntry, ListPage, ListQuery};
 pub use meta::Meta;

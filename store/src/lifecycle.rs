@@ -327,6 +327,7 @@ mod tests {
             read_only: false,
             hide: hide.iter().map(|name| (*name).to_owned()).collect(),
             verify_mtime_only: false,
+            etags: Default::default(),
         })
         .expect("a store")
     }

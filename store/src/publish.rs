@@ -20,8 +20,8 @@ use crate::record::{FileState, Record, Stamp, disk};
 use crate::root::{Parents, named};
 use crate::stage::{Linked, Stage};
 use crate::{
-    Bucket, Checksum, ChecksumType, Digests, Durability, ETag, Meta, ObjectChecksum, ObjectKey,
-    PartInfo, Published, Result, StoreError, Timestamp, WriteConditions, content_type,
+    Bucket, Checksum, ChecksumType, Digests, Durability, ETag, ETagKind, Meta, ObjectChecksum,
+    ObjectKey, PartInfo, Published, Result, StoreError, Timestamp, WriteConditions, content_type,
 };
 
 /// How often a place that changes under us is looked for again.
@@ -332,7 +332,11 @@ impl Bucket {
         self.sync_entries([&dir, &parent].into_iter().chain(&grown))?;
         self.sync_way(&self.tree, path, &parent, &grown)?;
         announcement.wait();
-        Ok(Some(finished.published(modified)))
+        // A mark has no room for an ETag: it is always that of the empty body.
+        Ok(Some(Published {
+            etag: ETag::EMPTY,
+            ..finished.published(modified)
+        }))
     }
 
     /// The directory at a path, made where it is missing. `None`: something else stands in the way.
@@ -438,9 +442,13 @@ impl Bucket {
 
 impl Content {
     /// What a body is that was received (or hashed) in one piece.
-    pub(crate) fn of_body(digests: &Digests, checksum: Option<ObjectChecksum>) -> Self {
+    pub(crate) fn of_body(
+        kind: ETagKind,
+        digests: &Digests,
+        checksum: Option<ObjectChecksum>,
+    ) -> Self {
         Self {
-            etag: ETag::Md5(digests.md5),
+            etag: kind.of_body(digests),
             size: digests.length,
             crc64: digests.crc64,
             checksum,

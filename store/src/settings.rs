@@ -7,7 +7,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags};
 use serde_json::{Map, Value, json};
 
 use crate::root::{open_own_file, system};
-use crate::{Bucket, Durability, Result, StoreError, Timestamp};
+use crate::{Bucket, Durability, ETagKind, Result, StoreError, Timestamp};
 
 const FILE: &str = "bucket.json";
 /// The most that is read of the file, in bytes: tags and policies are far below it.
@@ -96,6 +96,11 @@ impl Bucket {
     /// What is on disk before a write to this bucket is answered.
     pub(crate) fn durability(&self) -> Durability {
         self.store.options.durability
+    }
+
+    /// What ETag an object gets that is written to this bucket as a whole, or sealed in it.
+    pub fn etag_kind(&self) -> ETagKind {
+        self.store.options.etags.of(self.name())
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) fn options(root: &Path) -> StoreOptions {
         read_only: false,
         hide: Vec::new(),
         verify_mtime_only: false,
+        etags: Default::default(),
     }
 }
 

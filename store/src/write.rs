@@ -90,7 +90,7 @@ impl Bucket {
             checksum,
             conditions,
         } = put;
-        let content = Content::of_body(&digests, checksum);
+        let content = Content::of_body(self.etag_kind(), &digests, checksum);
         self.publish_content(
             key,
             stage,

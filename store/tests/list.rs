@@ -107,6 +107,7 @@ fn open(root: &Path) -> Arc<Store> {
         read_only: false,
         hide: vec!["@eaDir".to_owned()],
         verify_mtime_only: false,
+        etags: Default::default(),
     };
     Store::open(options).expect("opened")
 }

@@ -25,6 +25,8 @@ mod directories;
 mod etags;
 #[path = "writing/files.rs"]
 mod files;
+#[path = "writing/opaque.rs"]
+mod opaque;
 #[path = "writing/records.rs"]
 mod records;
 
@@ -98,6 +100,7 @@ fn open(dir: &tempfile::TempDir, keys: KeyPolicy, durability: Durability) -> Arc
         read_only: false,
         hide: Vec::new(),
         verify_mtime_only: false,
+        etags: Default::default(),
     })
     .expect("a store")
 }
@@ -142,7 +145,7 @@ fn body_of(object: &Object) -> Vec<u8> {
 fn md5(body: &[u8]) -> ETag {
     let mut digester = Digester::new(&[]);
     digester.update(body);
-    ETag::Md5(digester.finish().md5)
+    ETag::Md5(digester.finish().md5.expect("not left out"))
 }
 
 fn if_match(tag: ETag) -> WriteConditions {

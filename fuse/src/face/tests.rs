@@ -33,6 +33,7 @@ impl Fixture {
             read_only: false,
             hide: Vec::new(),
             verify_mtime_only: false,
+            etags: Default::default(),
         });
         let view = TreeView::new(store.expect("a store")).expect("a view");
         let face = Face {

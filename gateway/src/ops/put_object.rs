@@ -46,7 +46,12 @@ pub(crate) async fn put_object(
         conditions: write_conditions(headers),
         synced: call.is_strict(),
     };
-    let body = ObjectBody::open(body, &call.parts, call.gateway.settings.max_put)?;
+    let body = ObjectBody::open(
+        body,
+        &call.parts,
+        bucket.etag_kind(),
+        call.gateway.settings.max_put,
+    )?;
     let published = match body.length() {
         Some(length) if length <= SHORT => put_short(bucket, key, said, body).await?,
         length => put_long(bucket, key, said, body, length).await?,

@@ -85,6 +85,7 @@ impl Tree {
             read_only,
             hide: Vec::new(),
             verify_mtime_only: false,
+            etags: Default::default(),
         });
         let gateway = Arc::new(Gateway {
             store: store.expect("the root is a directory"),

@@ -3,7 +3,8 @@
 use http::header::ETAG;
 use http::{HeaderValue, Response, StatusCode};
 use twintree_store::{
-    Algorithm, Bucket, ChecksumType, MAX_PART, ObjectKey, PartReceipt, PartStage, Upload, UploadId,
+    Algorithm, Bucket, ChecksumType, ETagKind, MAX_PART, ObjectKey, PartReceipt, PartStage, Upload,
+    UploadId,
 };
 
 use super::answer;
@@ -26,7 +27,12 @@ pub(crate) async fn upload_part(
 ) -> S3Result<Reply> {
     let number = part_number(&call.query)?;
     let id = upload_id(&call.query)?;
-    let mut body = ObjectBody::open(body, &call.parts, call.gateway.settings.max_put)?;
+    let mut body = ObjectBody::open(
+        body,
+        &call.parts,
+        ETagKind::Md5,
+        call.gateway.settings.max_put,
+    )?;
     let part = begin(bucket, key, id, number, &mut body).await?;
     let (_, stage) = &*part;
     let sink = Sink {

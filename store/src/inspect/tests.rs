@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    Access, Algorithm, Bucket, BucketName, BucketSettings, ChecksumType, CompleteRequest,
+    Access, Algorithm, Bucket, BucketName, BucketSettings, ChecksumType, CompleteRequest, Digester,
     Durability, KeyPolicy, ListedPart, ObjectChecksum, ObjectKey, PartInfo, Put, Store,
     StoreOptions, Timestamp, UploadId, UploadSpec, WriteConditions,
 };
@@ -27,6 +27,7 @@ impl Place {
             read_only: false,
             hide: Vec::new(),
             verify_mtime_only: false,
+            etags: Default::default(),
         })
         .expect("a store");
         let name = BucketName::parse("b").expect("a name");

@@ -18,8 +18,6 @@ use crate::record::{self, FileState, Verdict, judge};
 use crate::root::{Dir, kind, system};
 use crate::{Access, Algorithm, Bucket, ChecksumType, ETag, ListEntry, Result, Timestamp};
 
-/// The MD5 of nothing, which is the ETag of a directory that is an object.
-pub(crate) const EMPTY_MD5: [u8; 16] = 0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e_u128.to_be_bytes();
 const RECORD_XATTR: &CStr = c"user.twintree";
 /// What is read of a record by name, in bytes: few have optional fields, fewer more than this.
 const USUAL_RECORD: usize = 256;
@@ -230,7 +228,7 @@ fn marked(modified: Timestamp) -> Seen {
         size: 0,
         modified,
         tagged: Tagged {
-            etag: ETag::Md5(EMPTY_MD5),
+            etag: ETag::EMPTY,
             checksum,
         },
     }

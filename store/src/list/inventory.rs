@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{self, FileType, OFlags};
 
 use super::cache::NameCache;
-use super::entry::{Candidate, EMPTY_MD5, Place};
+use super::entry::{Candidate, Place};
 use super::read::Reader;
 use super::walk::Found;
 use super::{Keys, ListQuery, fan};
@@ -187,7 +187,7 @@ fn marked(key: &str, modified: Timestamp) -> InventoryEntry {
         key: key.to_owned(),
         size: 0,
         modified,
-        etag: ETag::Md5(EMPTY_MD5),
+        etag: ETag::EMPTY,
         crc64: Some(Digester::new(&[]).finish().crc64),
         state: RecordState::Valid,
     }

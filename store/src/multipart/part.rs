@@ -190,7 +190,7 @@ impl Upload {
         let slot = Slot {
             source: Source::Assembly(stage.offset),
             size: digests.length,
-            md5: digests.md5,
+            md5: digests.md5.ok_or_else(no_md5)?,
             crc64: digests.crc64,
             checksum: self.part_checksum(digests, checksum)?,
             modified: Timestamp::now(),
@@ -377,6 +377,11 @@ pub(super) fn receipt(number: u16, slot: Slot) -> PartReceipt {
         modified: slot.modified,
         checksum: slot.checksum,
     }
+}
+
+/// The error of a part whose MD5 nobody computed: the ETag of the whole is made of them.
+fn no_md5() -> StoreError {
+    StoreError::InvalidRequest("the part has no MD5".to_owned())
 }
 
 /// The error of a checksum that is not the upload's.

@@ -95,6 +95,7 @@ fn open(root: &std::path::Path, durability: Durability) -> Arc<Store> {
         read_only: false,
         hide: Vec::new(),
         verify_mtime_only: false,
+        etags: Default::default(),
     })
     .expect("a store")
 }

@@ -203,6 +203,7 @@ mod tests {
             read_only: false,
             hide: Vec::new(),
             verify_mtime_only: false,
+            etags: Default::default(),
         })
         .expect("a store");
         store.report_filesystems(Some(state));

@@ -168,7 +168,7 @@ pub(crate) fn describe_directory(
     Ok(ObjectInfo {
         size: 0,
         modified,
-        etag: ETag::Md5(nothing.md5),
+        etag: ETag::EMPTY,
         in_flux: false,
         replaced: None,
         derivation: None,

@@ -21,8 +21,7 @@ use crate::open::Found;
 use crate::record::stamp::may_hide;
 use crate::record::{self, Examined, FileState, Record, Stamp, Verdict, disk, kind};
 use crate::{
-    Access, Bucket, BucketName, Digester, ETag, Inode, ObjectKey, Result, Store, StoreError,
-    Timestamp,
+    Access, Bucket, BucketName, ETag, Inode, ObjectKey, Result, Store, StoreError, Timestamp,
 };
 
 /// On what terms a file is read.
@@ -232,7 +231,8 @@ pub(super) fn rest(state: &FileState) -> i64 {
 /// A record of the content as it is, with the object half of the record that spoke of other bytes, if there
 /// was one. `None` where a writer came or we are to stop.
 fn read_anew(quiet: &Quiet, state: &FileState, old: Option<Record>) -> Result<Option<Record>> {
-    let mut digester = Digester::new(&[]);
+    let kind = quiet.bucket.etag_kind();
+    let mut digester = kind.digester(&[]);
     if !read_quietly(quiet, |bytes| digester.update(bytes))? {
         return Ok(None);
     }
@@ -241,7 +241,7 @@ fn read_anew(quiet: &Quiet, state: &FileState, old: Option<Record>) -> Result<Op
         size: digests.length,
         ..Stamp::of(state)
     };
-    let mut record = Record::new(ETag::Md5(digests.md5), digests.crc64, stamp);
+    let mut record = Record::new(kind.of_body(&digests), digests.crc64, stamp);
     let Some(old) = old else {
         record.sealed = true;
         // What nobody PUT may have been given tags.

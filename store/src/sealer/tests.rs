@@ -12,8 +12,8 @@ use super::settle::{Quiet, read_quietly};
 use super::*;
 use crate::record::{FileState, RECORD_XATTR, Record};
 use crate::{
-    Access, Bucket, BucketName, BucketSettings, Digester, Durability, ETag, KeyPolicy, Meta,
-    ObjectKey, Put, StoreOptions, WriteConditions,
+    Access, Bucket, BucketName, BucketSettings, Digester, Durability, ETag, ETagKind, ETagKinds,
+    KeyPolicy, Meta, ObjectKey, Put, StoreOptions, WriteConditions,
 };
 
 struct Place {
@@ -115,6 +115,10 @@ fn at_once(store: &Arc<Store>) -> Result<Outcome> {
 }
 
 fn open(dir: &tempfile::TempDir) -> Arc<Store> {
+    open_with(dir, ETagKind::Md5)
+}
+
+fn open_with(dir: &tempfile::TempDir, usual: ETagKind) -> Arc<Store> {
     Store::open(StoreOptions {
         root: dir.path().to_owned(),
         durability: Durability::Relaxed,
@@ -122,6 +126,10 @@ fn open(dir: &tempfile::TempDir) -> Arc<Store> {
         read_only: false,
         hide: Vec::new(),
         verify_mtime_only: false,
+        etags: ETagKinds {
+            usual,
+            ..ETagKinds::default()
+        },
     })
     .expect("a store")
 }
@@ -188,12 +196,40 @@ fn other_content_under_the_old_mtime_gets_a_new_record_and_keeps_the_object_half
         .info;
     let mut digester = Digester::new(&[]);
     digester.update(b"BODY");
-    assert_eq!(info.etag, ETag::Md5(digester.finish().md5));
+    assert_eq!(
+        info.etag,
+        ETag::Md5(digester.finish().md5.expect("not left out"))
+    );
     assert!(
         info.is_tagged(&derived.to_string()),
         "who read it before goes on"
     );
     assert_eq!(info.meta.content_type.as_deref(), Some(&b"text/css"[..]));
+}
+
+#[test]
+fn where_etags_are_no_md5s_a_file_gets_one_of_its_crc_which_a_later_seal_keeps() {
+    let mut place = Place::new();
+    place.store = open_with(&place.dir, ETagKind::Crc64);
+    fs::write(place.path(), b"body").expect("written");
+    let derived = place.etag();
+    place.settle();
+    let etag = place.etag();
+    let mut digester = Digester::without_md5(&[]);
+    digester.update(b"body");
+    let crc64 = digester.finish().crc64.to_be_bytes();
+    assert!(matches!(etag, ETag::Opaque(bytes) if bytes.starts_with(&crc64)));
+    let bucket = place.bucket();
+    let info = bucket.open(&key(), Access::Blocking).expect("there").info;
+    assert!(
+        info.is_tagged(&derived.to_string()),
+        "who read it before goes on"
+    );
+    place.next_tick();
+    place.chmod(0o600);
+    assert!(matches!(place.etag(), ETag::Derived(..)));
+    place.settle();
+    assert_eq!(place.etag(), etag, "the content is what the CRC says");
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn opened_in(dir: Arc<tempfile::TempDir>, mtime_only: bool) -> Place {
         read_only: false,
         hide: Vec::new(),
         verify_mtime_only: mtime_only,
+        etags: Default::default(),
     })
     .expect("a store");
     let name = BucketName::parse("bucket").expect("a name");
@@ -120,7 +121,7 @@ fn meta() -> Meta {
 fn md5(body: &[u8]) -> ETag {
     let mut digester = Digester::new(&[]);
     digester.update(body);
-    ETag::Md5(digester.finish().md5)
+    ETag::Md5(digester.finish().md5.expect("not left out"))
 }
 
 fn mtime(file: &fs::File) -> SystemTime {

@@ -105,6 +105,7 @@ pub fn open(root: &TempDir) -> Bucket {
         read_only: false,
         hide: Vec::new(),
         verify_mtime_only: false,
+        etags: Default::default(),
     };
     let store: Arc<Store> = Store::open(options).expect("opened");
     let name = BucketName::parse("bucket").expect("a name");

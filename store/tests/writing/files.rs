@@ -132,5 +132,6 @@ fn tree_options(tree: &Tree) -> StoreOptions {
         read_only: false,
         hide: Vec::new(),
         verify_mtime_only: false,
+        etags: Default::default(),
     }
 }

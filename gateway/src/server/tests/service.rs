@@ -12,6 +12,7 @@ fn gateway(root: &std::path::Path) -> Arc<Gateway> {
         read_only: true,
         hide: Vec::new(),
         verify_mtime_only: false,
+        etags: Default::default(),
     });
     let (store, credentials) = (store.expect("a directory"), Arc::new(Credentials::new([])));
     Arc::new(Gateway {

@@ -18,6 +18,7 @@ fn object_of(dir: &std::path::Path, bytes: &[u8]) -> (Bucket, Object) {
         read_only: false,
         hide: Vec::new(),
         verify_mtime_only: false,
+        etags: Default::default(),
     })
     .expect("a store");
     let (name, key) = (BucketName::parse("bucket"), ObjectKey::parse("f"));

@@ -182,7 +182,10 @@ fn threads_racing_on_one_part_leave_one_whole_part() {
         .complete_upload(&key, &id, &request(&[first, part.clone()]))
         .expect("completed");
     let (_, bytes) = read(&place.bucket(), &key);
-    assert_eq!(ETag::Md5(digests(&bytes[length..]).md5), part.etag);
+    assert_eq!(
+        ETag::Md5(digests(&bytes[length..]).md5.expect("not left out")),
+        part.etag
+    );
     assert!(
         (72..80).any(|seed| bytes[length..] == body(seed, length)),
         "one of the last round's"
@@ -243,7 +246,10 @@ fn ranges_of_objects_become_parts() {
         upload.copy_part(3, &source, Some(7..7)).expect("copied"),
     ];
     let first = &body(1, 100_000)[10..50_010];
-    assert_eq!(receipts[0].etag, ETag::Md5(digests(first).md5));
+    assert_eq!(
+        receipts[0].etag,
+        ETag::Md5(digests(first).md5.expect("not left out"))
+    );
     assert_eq!(
         receipts[0].checksum,
         digests(first).checksum(Algorithm::Sha256)

@@ -101,12 +101,13 @@ fn work(root: &std::path::Path, work: &str) {
         read_only: false,
         hide: Vec::new(),
         verify_mtime_only: false,
+        etags: Default::default(),
     })
     .expect("a store");
     let bucket = store.bucket(&name()).expect("the bucket");
     let mut digester = Digester::new(&[]);
     digester.update(b"body");
-    let etag = ETag::Md5(digester.finish().md5);
+    let etag = ETag::Md5(digester.finish().md5.expect("not left out"));
     let conditions = WriteConditions {
         if_match: Some(ETagList::Tags(vec![etag.to_string()])),
         ..WriteConditions::default()
