@@ -66,7 +66,7 @@ class Ground:
 
     def __init__(self, scale, client, mount, state, stack, programs):
         self.scale, self.client, self.mount, self.state, self.stack = scale, client, mount, state, stack
-        self.programs = programs
+        self.programs, self.others = programs, {}
         self.root = mount / "twintree"
         self.journaled = {"ext4": mount}
         """Where strict PUTs are measured: the kind of filesystem and a folder on it; below `root` it is a bucket's."""
@@ -88,6 +88,12 @@ class Ground:
     def keep(self, server):
         """Starts a server that stays until the end of the run."""
         return self.stack.enter_context(server)
+
+    def relaxed_with(self, name, *flags, **options):
+        """A daemon like `relaxed` but for these, started at its first use."""
+        if name not in self.others:
+            self.others[name] = self.keep(servers.Twintree(self.root, self.state / name, "relaxed", *flags, **options))
+        return self.others[name]
 
     def fresh(self, label, root, *flags, **options):
         """A server for `with`, which knows nothing yet."""

@@ -10,7 +10,7 @@ import zlib
 from lib import server as lib_server
 from lib import wire
 
-from . import place, servers
+from . import place
 from .cases import BIG, FIRST, KIB, Case
 from .client import Sample, command
 
@@ -62,6 +62,10 @@ def large(ground):
                {"twintree": put(ground.relaxed, "relaxed"), "cp": copy(), "cp + md5sum": copy(["md5sum"]), "MD5 alone": lambda _turn: digest_alone(ground),
                 **{label: put(server, label) for label, server in ground.peers.items()}},
                "twintree", "cp + md5sum", note="the other gateways sync nothing; MD5 alone: OpenSSL's, of bytes in memory")
+    def opaque(turn):
+        return put(ground.relaxed_with("opaque", "--etag", "crc64"), "opaque")(turn)
+
+    yield Case("PUT 256 MiB, etag = crc64, relaxed", "GB", {"twintree": opaque, "cp": copy()}, "twintree", "cp")
     yield Case("PUT 256 MiB, strict", "GB",
                {"twintree": put(ground.strict, "strict"), "cp + md5sum + sync": copy(["md5sum"], ["sync"])},
                "twintree", "cp + md5sum + sync")
@@ -87,14 +91,12 @@ def digest_alone(ground):
 
 def hashed(ground):
     """Sixteen PUTs at once, whose MD5s may share a core's lanes; beside the same daemon with one scalar hash inline, and with AVX2."""
-    daemons = {}
 
     def put(label, kernel):
         def measure(turn):
-            if kernel and kernel not in daemons:
-                name = f"hash-{kernel}"
-                daemons[kernel] = ground.keep(servers.Twintree(ground.root, ground.state / name, "relaxed", environment={"TWINTREE_HASH_KERNEL": kernel}))
-            server, size = daemons.get(kernel, ground.relaxed), ground.scale.stream
+            server, size = ground.relaxed, ground.scale.stream
+            if kernel:
+                server = ground.relaxed_with(f"hash-{kernel}", environment={"TWINTREE_HASH_KERNEL": kernel})
             place.flush(ground.mount)
             objects = [(f"/put/streams/{label.replace(' ', '-')}-{turn}-{i}", i * KIB, size) for i in range(STREAMS)]
             said, cpu = ground.put(server, objects, connections=STREAMS)
