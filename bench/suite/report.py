@@ -20,6 +20,8 @@ class Results:
 
     def __init__(self, cases):
         self.cases = cases
+        if len({case.name for case in cases}) < len(cases):
+            raise SystemExit(f"two cases have one name: {sorted(case.name for case in cases)}")
         self.samples = {(case.name, label): [] for case in cases for label in case.variants}
 
     def add(self, case, label, sample):
