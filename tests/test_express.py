@@ -4,6 +4,7 @@ Two daemons on one tree, one of them with the express way closed (TWINTREE_EXPRE
 way was taken at all is seen by strace in `test_system_calls.py`; here it is seen by the kept connection alone.
 """
 
+import concurrent.futures
 import contextlib
 import datetime
 import os
@@ -199,3 +200,95 @@ def test_a_body_that_changes_between_the_look_and_the_read_is_not_answered_as_it
             seen.setdefault(answer.headers["etag"], set()).add(answer.body)
             seen.setdefault(s3.client(place["off"].url).head_object(Bucket="data", Key="held")["ETag"], set()).add(body)
     assert {tag: len(bodies) for tag, bodies in seen.items() if len(bodies) > 1} == {}
+
+
+def ways(events):
+    """Which way each answer went: the express way sends, hyper writes vectors."""
+    return [event.name for event in events if "HTTP/1.1 200" in event.words]
+
+
+def test_a_connection_comes_back_to_the_express_way(place, tmp_path):
+    """After two heads in a row that could have gone it; not where it could not answer them; later then."""
+    with wire.Connection(place["on"]) as connection, trace.Trace(place["on"], tmp_path / "strace", calls="sendto,writev") as traced:
+        for key in ["direct", "put", "direct", "direct", "direct", "direct"]:
+            answer = connection.ask("PUT" if key == "put" else "GET", f"/data/{key}", b"x" if key == "put" else b"", payload=wire.UNSIGNED)
+            assert answer.status == 200
+    assert ways(traced.events) == ["sendto", "writev", "writev", "writev", "sendto", "sendto"]
+    large = f"size/{INLINE + 1}"
+    with wire.Connection(place["on"]) as connection, trace.Trace(place["on"], tmp_path / "again", calls="sendto,writev") as traced:
+        for key in [large] * 7 + ["direct"] * 12:
+            assert connection.ask("GET", f"/data/{key}", payload=wire.UNSIGNED).status == 200
+    # Declined at the first and the fifth, it waits for eight heads in a row; those of large answers go out otherwise.
+    assert ways(traced.events)[-12:] == ["writev"] * 5 + ["sendto"] * 7
+
+
+STEPS = 300
+"""Requests of each connection in the test below."""
+
+
+def test_whatever_order_requests_come_in_each_gets_its_own_answer(place):
+    """Every connection mixes small and large reads, what is not there, ranges, bodies in every form, bodies that nobody reads,
+    and requests that do not wait for the answer before; what each must get is known."""
+    daemon = place["on"]
+    source = data.Source("express")
+    sizes = {size: source.bytes(size) for size in SIZES}
+
+    def work(number):
+        draw = data.Source(f"order {number}").draw()
+        mine = {}
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(wire.Connection(daemon))
+            expected = []
+
+            def send(method, target, status, body, sent=b"", headers=(), payload=wire.UNSIGNED):
+                signer = wire.Signer()
+                every = signer.headers(method, target, connection.host, headers, payload)
+                if payload == wire.SIGNED_CHUNKS:
+                    sent = wire.signed_chunks(signer, sent, 9000)
+                if method == "PUT":
+                    every["content-length"] = len(sent)
+                connection.send(method, target, every, sent)
+                expected.append((method, status, body))
+
+            def step():
+                kind = draw.choice(["small", "small", "small", "small", "large", "head", "none", "range", "put", "chunks", "mine", "delete", "refused"])
+                key = f"{number}-{draw.randrange(5)}"
+                if kind in ("small", "head"):
+                    size = draw.choice([size for size in SIZES if size <= INLINE])
+                    send("HEAD" if kind == "head" else "GET", f"/data/size/{size}", 200, b"" if kind == "head" else sizes[size])
+                elif kind == "large":
+                    send("GET", f"/data/size/{INLINE + 1}", 200, sizes[INLINE + 1])
+                elif kind == "none":
+                    send(draw.choice(["GET", "HEAD"]), f"/data/none/{key}", 404, None)
+                elif kind == "range":
+                    send("GET", "/data/size/4096", 206, sizes[4096][5:90], headers={"range": "bytes=5-89"})
+                elif kind == "put":
+                    mine[key] = draw.randbytes(draw.choice([0, 1, 5000, 300_000]))
+                    send("PUT", f"/data/mix/{key}", 200, b"", mine[key])
+                elif kind == "chunks":
+                    mine[key] = draw.randbytes(draw.choice([1, 5000, 30_000]))
+                    send("PUT", f"/data/mix/{key}", 200, b"", mine[key], {"x-amz-decoded-content-length": str(len(mine[key]))}, wire.SIGNED_CHUNKS)
+                elif kind == "mine":
+                    send("GET", f"/data/mix/{key}", 200 if key in mine else 404, mine.get(key))
+                elif kind == "delete":
+                    mine.pop(key, None)
+                    send("DELETE", f"/data/mix/{key}", 204, b"")
+                else:
+                    # Refused before its body is read, which comes nevertheless and is no request.
+                    send("PUT", f"/none-{number}/{key}", 404, None, b"GET /data/direct HTTP/1.1\r\n\r\n" * draw.choice([1, 500]))
+
+            def check():
+                method, status, body = expected.pop(0)
+                answer = connection.answer(method)
+                assert answer.status == status, (method, status, answer)
+                assert body is None or answer.body == body, (method, status)
+
+            for _ in range(STEPS):
+                step()
+                if draw.random() < 0.2:
+                    step()
+                while expected:
+                    check()
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))

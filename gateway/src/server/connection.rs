@@ -1,24 +1,28 @@
 //! One connection from handshake to close: which IO and which HTTP it gets, and who may end it.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
-use hyper::service::service_fn;
+use hyper::server::conn::http1;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::watch;
 
 use super::connection_io::{GuardedIo, Pieces, PlainIo};
-use super::express::{ExpressWay, Left};
+use super::express::{ExpressWay, Left, Patience};
 use super::front::Front;
 use super::limits::Limits;
 use super::listener::{Accepted, Peer};
-use super::outgoing::WithoutMarkers;
+use super::outgoing::{Outgoing, WithoutMarkers};
 use super::pulse::Pulse;
-use super::screen::{Refusals, Screen};
+use super::screen::{Lookout, Refusals, Screen};
 use super::socket::Socket;
 use super::{ServerOptions, Service, Stage};
 
@@ -92,16 +96,36 @@ async fn serve_socket(
     let Some(tls) = serving.tls.take() else {
         let pieces = Pieces::default();
         let front = front(Some(pieces.clone()), false);
-        let (mut socket, mut read) = (socket, BytesMut::new());
-        if let Some(express) = serving.service.express {
-            let way = ExpressWay::new(socket, front.clone(), express);
-            match drive(way, &pulse, limits, serving.stage.clone()).await? {
-                Left::Closed => return Ok(()),
-                Left::Hyper(left, bytes) => (socket, read) = (left, bytes),
-            }
+        let express = serving.service.express;
+        let patience = Patience::default();
+        let mut at = match express {
+            Some(_) => Left::Express(socket),
+            None => Left::Hyper(socket, BytesMut::new()),
+        };
+        // Every turn is a way of the connection that ended.
+        loop {
+            let stage = &mut serving.stage;
+            at = match (at, &express) {
+                (Left::Hyper(socket, read), express) => {
+                    let io = PlainIo::new(socket, pieces.clone());
+                    let (hyper, lookout) = http1(io, read, front.clone());
+                    let way = WholeWay {
+                        hyper: Some(hyper),
+                        lookout,
+                        pulse: pulse.clone(),
+                        back: express.is_some().then(|| patience.clone()),
+                        between: None,
+                    };
+                    drive(way, &pulse, limits, stage).await?
+                }
+                (Left::Express(socket), Some(express)) => {
+                    let (front, express) = (front.clone(), Arc::clone(express));
+                    let way = ExpressWay::new(socket, front, express, patience.clone());
+                    drive(way, &pulse, limits, stage).await?
+                }
+                (Left::Closed | Left::Express(_), _) => return Ok(()),
+            };
         }
-        let io = PlainIo::new(socket, pieces);
-        return drive(http1(io, read, front), &pulse, limits, serving.stage).await;
     };
     let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(socket);
     let handshake = tokio::time::timeout(limits.header_timeout, handshake).await;
@@ -113,13 +137,19 @@ async fn serve_socket(
     let io = GuardedIo(stream);
     if speaks_h2 {
         pulse.multiplex();
-        drive(http2(io, front(None, true)), &pulse, limits, serving.stage).await
-    } else {
         drive(
-            http1(io, BytesMut::new(), front(None, true)),
+            http2(io, front(None, true)),
             &pulse,
             limits,
-            serving.stage,
+            &mut serving.stage,
+        )
+        .await
+    } else {
+        drive(
+            http1(io, BytesMut::new(), front(None, true)).0,
+            &pulse,
+            limits,
+            &mut serving.stage,
         )
         .await
     }
@@ -145,15 +175,99 @@ impl Connection for ExpressWay {
     }
 }
 
+/// A connection in the clear with hyper, until it may go back to the express way.
+struct WholeWay<S: HttpService<Incoming>> {
+    /// Until it ends.
+    hyper: Option<http1::Connection<Screen<PlainIo>, S>>,
+    lookout: Arc<Lookout>,
+    pulse: Arc<Pulse>,
+    /// When it may go back; `None`: it stays.
+    back: Option<Patience>,
+    /// The writes, when it was between two requests at the last look.
+    between: Option<u64>,
+}
+
+impl<S: HttpService<Incoming>> WholeWay<S> {
+    /// Does the connection go back now? Only between two requests, and only where hyper had nothing to write when it
+    /// was polled once more: then nothing is in its buffers.
+    fn goes_back(&mut self, cx: &mut Context<'_>) -> bool {
+        let wanted = self
+            .back
+            .as_ref()
+            .is_some_and(|back| back.ends_with(self.lookout.plain_heads()));
+        let between = (wanted && self.pulse.is_idle())
+            .then(|| self.lookout.is_between_requests())
+            .flatten();
+        let before = std::mem::replace(&mut self.between, between);
+        if between.is_some() && before != between {
+            cx.waker().wake_by_ref();
+        }
+        between.is_some() && before == between
+    }
+}
+
+impl<S> Future for WholeWay<S>
+where
+    S: HttpService<Incoming, ResBody = Outgoing> + Unpin,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Output = hyper::Result<Left>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<Left>> {
+        let me = self.get_mut();
+        let Some(hyper) = &mut me.hyper else {
+            return Poll::Ready(Ok(Left::Closed));
+        };
+        if let Poll::Ready(ended) = Pin::new(hyper).poll(cx) {
+            return Poll::Ready(ended.map(|()| Left::Closed));
+        }
+        if !me.goes_back(cx) {
+            return Poll::Pending;
+        }
+        let parts = me.hyper.take().map(http1::Connection::into_parts);
+        Poll::Ready(Ok(parts.map_or(Left::Closed, |parts| {
+            let socket = parts.io.into_io().into_socket();
+            match parts.read_buf.is_empty() {
+                true => Left::Express(socket),
+                false => Left::Hyper(socket, parts.read_buf.into()),
+            }
+        })))
+    }
+}
+
+impl<S> Connection for WholeWay<S>
+where
+    S: HttpService<Incoming, ResBody = Outgoing> + Unpin,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Left = Left;
+    type Failed = hyper::Error;
+
+    fn finish(self: Pin<&mut Self>) {
+        let me = self.get_mut();
+        me.back = None;
+        if let Some(hyper) = &mut me.hyper {
+            Pin::new(hyper).graceful_shutdown();
+        }
+    }
+}
+
 /// `read` came before what `io` will give.
 fn http1<Io: Read + Write + Unpin + Send + 'static>(
     io: Io,
     read: BytesMut,
     front: Arc<Front>,
-) -> impl Connection<Left = (), Failed = hyper::Error> {
+) -> (
+    http1::Connection<
+        Screen<Io>,
+        impl HttpService<Incoming, ResBody = Outgoing, Error = Infallible, Future: Send> + Unpin,
+    >,
+    Arc<Lookout>,
+) {
     let refusals = Refusals::default();
     let io = Screen::new(io, read, front.options.limits.clone(), refusals.clone());
-    let mut builder = hyper::server::conn::http1::Builder::new();
+    let lookout = io.lookout();
+    let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         // The pulse has the header timeout: hyper's would run while a kept connection is idle, too.
@@ -162,13 +276,11 @@ fn http1<Io: Read + Write + Unpin + Send + 'static>(
         // Never flatten: flattening copies the memory behind markers, which is zeros.
         .writev(true)
         .pipeline_flush(false);
-    builder.serve_connection(
-        io,
-        service_fn(move |request| {
-            let (front, refusal) = (front.clone(), refusals.take());
-            async move { Ok::<_, std::convert::Infallible>(front.answer(request, refusal).await) }
-        }),
-    )
+    let service = service_fn(move |request| {
+        let (front, refusal) = (front.clone(), refusals.take());
+        async move { Ok::<_, Infallible>(front.answer(request, refusal).await) }
+    });
+    (builder.serve_connection(io, service), lookout)
 }
 
 fn http2<Io: Read + Write + Unpin + Send + 'static>(
@@ -195,7 +307,7 @@ fn http2<Io: Read + Write + Unpin + Send + 'static>(
             let front = front.clone();
             async move {
                 let response = front.answer(request, None).await;
-                Ok::<_, std::convert::Infallible>(response.map(WithoutMarkers))
+                Ok::<_, Infallible>(response.map(WithoutMarkers))
             }
         }),
     )
@@ -239,7 +351,7 @@ async fn drive<C: Connection>(
     connection: C,
     pulse: &Pulse,
     limits: &Limits,
-    mut stage: watch::Receiver<Stage>,
+    stage: &mut watch::Receiver<Stage>,
 ) -> Result<C::Left, Ended> {
     let mut connection = pin!(connection);
     let first_look = pulse
@@ -290,7 +402,7 @@ pub(crate) async fn serve_guarded_with_pieces(
     let result = if speaks_h2 {
         http2(io, Arc::new(front)).await
     } else {
-        http1(io, BytesMut::new(), Arc::new(front)).await
+        http1(io, BytesMut::new(), Arc::new(front)).0.await
     };
     result.map_err(|error| format!("{error:?}"))
 }

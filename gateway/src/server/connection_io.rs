@@ -74,6 +74,11 @@ impl PlainIo {
     pub(crate) fn new(socket: Socket, pieces: Pieces) -> Self {
         Self { socket, pieces }
     }
+
+    /// The socket, where no piece is on its way.
+    pub(crate) fn into_socket(self) -> Socket {
+        self.socket
+    }
 }
 
 impl hyper::rt::Read for PlainIo {

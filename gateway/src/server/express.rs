@@ -2,8 +2,8 @@
 //!
 //! A connection in the clear begins here. A head that comes alone and whole, and holds nothing but what [`known`]
 //! names, is offered to the service; what it answers is sent at once. The first head of any other kind goes to hyper,
-//! as it was received, and with it the connection. So nothing is ever refused here, and nothing waits but for the
-//! socket.
+//! as it was received, and with it the connection, until some heads in a row could have gone this way. So nothing is
+//! ever refused here, and nothing waits but for the socket.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -12,6 +12,7 @@ use std::mem::MaybeUninit;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
@@ -32,6 +33,9 @@ use crate::reply::Noted;
 /// The longest head that is taken here, in bytes, and the most fields of one.
 const MAX_HEAD: usize = 4 << 10;
 const MAX_FIELDS: usize = 20;
+/// How many heads in a row bring a connection back here, at first and at most.
+const PLAIN_HEADS: u32 = 2;
+const MOST_PLAIN_HEADS: u32 = 1024;
 /// What a thread keeps of memory for answers, in bytes.
 const MAX_KEPT: usize = 128 << 10;
 
@@ -67,6 +71,8 @@ pub(crate) enum Left {
     Closed,
     /// With hyper, which is given these bytes first.
     Hyper(Socket, BytesMut),
+    /// On the express way.
+    Express(Socket),
 }
 
 /// A connection on the express way.
@@ -77,6 +83,34 @@ pub(crate) struct ExpressWay {
     service: Arc<dyn Express>,
     sending: Option<Sending>,
     finishing: bool,
+    patience: Patience,
+}
+
+/// How many heads in a row that could go the express way bring a connection back to it: where it answered none of
+/// them the last time (they ask for what is not there, or not small), twice as many as before.
+#[derive(Clone)]
+pub(crate) struct Patience(Arc<AtomicU32>);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU32::new(PLAIN_HEADS)))
+    }
+}
+
+impl Patience {
+    /// Is that enough of them?
+    pub(crate) fn ends_with(&self, plain_heads: u32) -> bool {
+        plain_heads >= self.0.load(Relaxed)
+    }
+
+    fn answered(&self) {
+        self.0.store(PLAIN_HEADS, Relaxed);
+    }
+
+    fn declined(&self) {
+        let more = self.0.load(Relaxed).saturating_mul(2);
+        self.0.store(more.min(MOST_PLAIN_HEADS), Relaxed);
+    }
 }
 
 /// An answer that is being sent.
@@ -87,13 +121,19 @@ struct Sending {
 }
 
 impl ExpressWay {
-    pub(crate) fn new(socket: Socket, front: Arc<Front>, service: Arc<dyn Express>) -> Self {
+    pub(crate) fn new(
+        socket: Socket,
+        front: Arc<Front>,
+        service: Arc<dyn Express>,
+        patience: Patience,
+    ) -> Self {
         Self {
             socket: Some(socket),
             front,
             service,
             sending: None,
             finishing: false,
+            patience,
         }
     }
 
@@ -114,6 +154,7 @@ impl ExpressWay {
                 std::panic::catch_unwind(AssertUnwindSafe(|| self.service.answer(head, &mut out)));
             let Some(Expressed { noted, body }) = answered.unwrap_or_default() else {
                 keep_buffer(out);
+                self.patience.declined();
                 return None;
             };
             let trusted = &self.front.options.trusted_proxies;
@@ -123,6 +164,7 @@ impl ExpressWay {
             account.began(started);
             account.answered(StatusCode::OK, noted);
             account.handed_over(body as u64);
+            self.patience.answered();
             Some(Sending {
                 bytes: out,
                 sent: 0,
@@ -177,6 +219,11 @@ impl Future for ExpressWay {
             }
         }
     }
+}
+
+/// Could a request go this way, as far as its head says?
+pub(crate) fn takes(bytes: &[u8], limits: &Limits) -> bool {
+    with_parsed(bytes, limits, |_| Some(())).is_some()
 }
 
 /// Calls `then` with the head, if the bytes are one that may go this way.

@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
@@ -14,6 +15,7 @@ use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use parking_lot::Mutex;
 
 use super::chunk_walk::ChunkWalk;
+use super::express;
 use super::head::{Framing, Judged, Refusal, judge, max_bytes};
 use super::limits::Limits;
 
@@ -29,6 +31,40 @@ impl Refusals {
     /// later: it reads on while the service is at work.
     pub(crate) fn take(&self) -> Option<Refusal> {
         self.0.lock().take()
+    }
+}
+
+/// What the connection may know of its screen while hyper has it.
+#[derive(Default)]
+pub(crate) struct Lookout {
+    /// Nothing of a request is here, and hyper waits for one (or for the end).
+    waits: AtomicBool,
+    /// Writes so far, and whether the last of them was flushed.
+    writes: AtomicU64,
+    unflushed: AtomicBool,
+    /// Heads in a row that could have gone the express way.
+    plain: AtomicU32,
+    /// hyper closes the connection.
+    closing: AtomicBool,
+}
+
+impl Lookout {
+    /// Is the connection between two requests, as far as its IO shows? Gives the writes so far.
+    pub(crate) fn is_between_requests(&self) -> Option<u64> {
+        let between = self.waits.load(Relaxed)
+            && !self.unflushed.load(Relaxed)
+            && !self.closing.load(Relaxed);
+        between.then(|| self.writes.load(Relaxed))
+    }
+
+    /// How many of the last heads could have gone the express way.
+    pub(crate) fn plain_heads(&self) -> u32 {
+        self.plain.load(Relaxed)
+    }
+
+    fn writes(&self) {
+        self.writes.fetch_add(1, Relaxed);
+        self.unflushed.store(true, Relaxed);
     }
 }
 
@@ -48,6 +84,7 @@ pub(crate) struct Screen<Io> {
     io: Io,
     limits: Limits,
     refusals: Refusals,
+    lookout: Arc<Lookout>,
     /// Bytes that came and that hyper does not have yet.
     held: BytesMut,
     /// How much of a head in `held` was judged, and was a part only.
@@ -64,11 +101,22 @@ impl<Io> Screen<Io> {
             io,
             limits,
             refusals,
+            lookout: Arc::default(),
             held: read,
             judged: 0,
             known: 0,
             next: Next::Head,
         }
+    }
+
+    /// What may be known of it from outside.
+    pub(crate) fn lookout(&self) -> Arc<Lookout> {
+        Arc::clone(&self.lookout)
+    }
+
+    /// The IO, between two requests.
+    pub(crate) fn into_io(self) -> Io {
+        self.io
     }
 
     fn is_at_head(&self) -> bool {
@@ -86,6 +134,11 @@ impl<Io> Screen<Io> {
                 };
                 self.known = length.saturating_add(len as u64);
                 self.next = next;
+                let plain = match express::takes(bytes, &self.limits) {
+                    true => self.lookout.plain_heads().saturating_add(1),
+                    false => 0,
+                };
+                self.lookout.plain.store(plain, Relaxed);
             }
             Judged::Http2 => self.next = Next::Anything,
             Judged::Refused(refusal) => return Some(refusal),
@@ -212,9 +265,23 @@ impl<Io: Read + Unpin> Read for Screen<Io> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
+        cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
+        let read = me.poll_next(cx, cursor);
+        let waits = read.is_pending() && me.is_at_head() && me.held.is_empty();
+        me.lookout.waits.store(waits, Relaxed);
+        read
+    }
+}
+
+impl<Io: Read + Unpin> Screen<Io> {
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = self;
         // Every turn reads something, or returns, or passes something in the next.
         loop {
             if me.held.is_empty() {
@@ -253,7 +320,9 @@ impl<Io: Write + Unpin> Write for Screen<Io> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+        let me = self.get_mut();
+        me.lookout.writes();
+        Pin::new(&mut me.io).poll_write(cx, buf)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -265,15 +334,24 @@ impl<Io: Write + Unpin> Write for Screen<Io> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+        let me = self.get_mut();
+        me.lookout.writes();
+        Pin::new(&mut me.io).poll_write_vectored(cx, bufs)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let me = self.get_mut();
+        let flushed = Pin::new(&mut me.io).poll_flush(cx);
+        if flushed.is_ready() {
+            me.lookout.unflushed.store(false, Relaxed);
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let me = self.get_mut();
+        me.lookout.closing.store(true, Relaxed);
+        Pin::new(&mut me.io).poll_shutdown(cx)
     }
 }
 
