@@ -1,7 +1,7 @@
 """The express way answers what the whole way would answer, head by head, and leaves everything else to it.
 
 Two daemons on one tree, one of them with the express way closed (TWINTREE_EXPRESS=off), are asked the same. That the
-way was taken at all is seen by strace in `test_system_calls.py`; here it is seen by the kept connection alone.
+way was taken at all is seen by strace: it sends, and hyper writes vectors.
 """
 
 import concurrent.futures

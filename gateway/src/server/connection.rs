@@ -188,8 +188,9 @@ struct WholeWay<S: HttpService<Incoming>> {
 }
 
 impl<S: HttpService<Incoming>> WholeWay<S> {
-    /// Does the connection go back now? Only between two requests, and only where hyper had nothing to write when it
-    /// was polled once more: then nothing is in its buffers.
+    /// Does the connection go back now? Only between two requests, the last of which had no bodies, so that nothing of
+    /// one is left to be read; and only where hyper had nothing to write when it was polled once more: then nothing is
+    /// in its buffers.
     fn goes_back(&mut self, cx: &mut Context<'_>) -> bool {
         let wanted = self
             .back

@@ -189,7 +189,6 @@ impl Front {
             return false;
         }
         let pulse = self.pulse.clone();
-        pulse.skips_body();
         tokio::spawn(async move {
             match tokio::time::timeout(DRAIN_TIME, drain(body)).await {
                 Ok(true) => pulse.skipped_body(),

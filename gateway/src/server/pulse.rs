@@ -29,8 +29,6 @@ pub(crate) struct Pulse {
     within_head: AtomicBool,
     blocked_since: AtomicU64,
     unread_body: AtomicBool,
-    /// Is the rest of a body being read and forgotten?
-    skipping: AtomicBool,
     /// HTTP/2: how many answers wait until the client takes what they offer, how many bytes, and since when.
     offers: AtomicUsize,
     offered_bytes: AtomicU64,
@@ -49,7 +47,6 @@ impl Pulse {
             within_head: AtomicBool::new(false),
             blocked_since: AtomicU64::new(0),
             unread_body: AtomicBool::new(false),
-            skipping: AtomicBool::new(false),
             offers: AtomicUsize::new(0),
             offered_bytes: AtomicU64::new(0),
             offered_since: AtomicU64::new(0),
@@ -132,24 +129,16 @@ impl Pulse {
         self.unread_body.store(true, Relaxed);
     }
 
-    /// The rest of a body is being read and forgotten.
-    pub(crate) fn skips_body(&self) {
-        self.skipping.store(true, Relaxed);
-    }
-
     /// Notes that the rest of an answered request's body has come: it was no head.
     pub(crate) fn skipped_body(&self) {
-        self.skipping.store(false, Relaxed);
         self.idle_since.store(self.now(), Relaxed);
         self.head_since.store(0, Relaxed);
         self.within_head.store(false, Relaxed);
     }
 
-    /// Is no request in flight, and nothing of one left to be read?
+    /// Is no request in flight?
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.load(Relaxed) == 0
-            && !self.unread_body.load(Relaxed)
-            && !self.skipping.load(Relaxed)
     }
 
     /// Says whether HTTP/2 is spoken.

@@ -1,6 +1,7 @@
 //! The server over real loopback sockets, with services of a few lines behind it.
 
 mod bodies;
+mod express;
 mod lifecycle;
 mod limits;
 mod service;
@@ -20,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Drained, Endpoint, Limits, Listener, ServerOptions, run};
+use super::{Drained, Endpoint, Limits, Listener, ServerOptions, Service, run};
 use crate::reply::{FileBody, ReplyBody, into_axum};
 
 /// A server that a test started.
@@ -58,7 +59,7 @@ fn loopback() -> Listener {
     Listener::from_tcp(listener).expect("a listener can be made non-blocking")
 }
 
-fn start(limits: Limits, listener: Listener, router: axum::Router) -> Running {
+fn start(limits: Limits, listener: Listener, service: impl Into<Service>) -> Running {
     let Ok(Endpoint::Tcp { address, .. }) = listener.endpoint() else {
         panic!("a TCP listener has an address")
     };
@@ -67,7 +68,7 @@ fn start(limits: Limits, listener: Listener, router: axum::Router) -> Running {
         limits,
         ..ServerOptions::default()
     };
-    let done = tokio::spawn(run(vec![listener], router, options, async {
+    let done = tokio::spawn(run(vec![listener], service.into(), options, async {
         // An error is a dropped sender, thus a test that ended: a reason to stop like the message itself.
         let _ = stopped.await;
     }));
