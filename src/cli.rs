@@ -278,6 +278,9 @@ pub struct Serve {
     /// correctly, but in the mount after its TTL, and what arrives directly is not sealed by itself [default: on]
     #[arg(long, value_name = "on|off", env = "TWINTREE_WATCH")]
     pub watch: Option<String>,
+    /// For tests: how long after the start the tree's directories are let be.
+    #[arg(long, hide = true, value_name = "TIME", env = "TWINTREE_WATCH_AFTER")]
+    pub watch_after: Option<String>,
     /// For tests: how often directories without a watch are looked at.
     #[arg(long, hide = true, value_name = "TIME", env = "TWINTREE_WATCH_SWEEP")]
     pub watch_sweep: Option<String>,

@@ -60,6 +60,8 @@ pub struct Config {
     pub seal_after: Option<Duration>,
     /// Hear of direct writers at once.
     pub watch: bool,
+    /// How long after the start the tree's directories are let be, where not as usual.
+    pub watch_after: Option<Duration>,
     /// How often directories without a watch are looked at, where not as usual.
     pub watch_sweep: Option<Duration>,
     /// How many directories are watched at most, where not half of what the system lets us.
@@ -223,6 +225,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
             .transpose()
     };
     let seal_after = time("seal-after", args.seal_after)?;
+    let watch_after = time("watch-after", args.watch_after)?;
     let watch_sweep = time("watch-sweep", args.watch_sweep)?;
     let watch = is_on("watch", args.watch, file.watch)?;
     let inline_keys = match (file.access_key, file.secret_key) {
@@ -331,6 +334,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         seal,
         seal_after,
         watch,
+        watch_after,
         watch_sweep,
         watch_most: args.watch_most,
         abandoned_uploads,

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from lib import data, faces, server, s3, tree as trees
+from lib import data, faces, server, s3, tools, trace, tree as trees
 
 BUCKET = "bucket-one"
 QUICK = ["--seal-after", "1s"]
@@ -130,6 +130,32 @@ def test_seal_all_seals_what_was_there_and_goes_on_after_a_restart(daemon, tree,
     server.wait_until(lambda: all(is_sealed(folder / key) for key in bodies), "all are sealed", 60)
     listed = s3.listed(s3.client(one.url), BUCKET)
     assert {key: entry["ETag"].strip('"') for key, entry in listed.items()} == {key: data.md5(body) for key, body in bodies.items()}
+
+
+# The first moment belongs to the first answers.
+
+def test_nothing_below_the_root_is_read_before_the_watcher_begins(daemon, tree, folder, random, tmp_path):
+    (folder / "dir").mkdir()
+    body, file = random.bytes(3_000), tmp_path / "strace"
+    (folder / "dir" / "file").write_bytes(body)
+    tools.need("strace")
+    one = daemon(tree, "--watch-after", "3600s", *QUICK, wrapper=["strace", "-D", "-f", "-y", "-e", "trace=getdents64", "-o", str(file)])
+    server.wait_until(lambda: "watcher" in threads(one), "the watcher waits")
+    assert s3.body(s3.client(one.url), BUCKET, "dir/file") == body
+    one.stop()
+    server.wait_until(lambda: re.search(rf"^{one.pid} +[+]+ exited", file.read_text(), re.MULTILINE), "strace has written everything down")
+    read = [event for event in trace.parse(file.read_text()) if event.name == "getdents64"]
+    assert [event for event in read if f"<{tree}>" in event.words], "the root's own names, for its buckets"
+    assert [event for event in read if f"<{tree}/" in event.words] == []
+
+
+def test_what_changes_before_the_watcher_begins_is_heard_of_when_it_does(daemon, tree, folder, random):
+    one = daemon(tree, "--watch-after", "2s", *QUICK)
+    body = random.bytes(3_000)
+    path = copied(body, folder, "early")
+    assert "heard of at once" not in one.log.read_text(), "it has not begun"
+    server.wait_until(lambda: is_sealed(path), "it is sealed", 60)
+    assert s3.etags_everywhere(s3.client(one.url), BUCKET, "early") == {data.md5(body)}
 
 
 # Where events are lost, or directories have no watch.

@@ -17,6 +17,9 @@ use crate::config::Config;
 const RATE: u64 = 100 << 20;
 /// How long a file must have been left alone.
 const UNTOUCHED: Duration = Duration::from_secs(10);
+/// How long after the start the watcher lets the tree's directories be: whoever starts a server wants its first
+/// answers first.
+const FIRST: Duration = Duration::from_millis(250);
 
 /// All of it; dropping it ends it.
 pub struct Background {
@@ -48,7 +51,15 @@ impl Background {
         // The watcher first: what comes while the pass goes by is heard of.
         let is_served = seal != SealPolicy::Off || config.mount.is_some();
         let watcher = match config.watch && is_served {
-            true => watch(store, seal, (config.watch_sweep, config.watch_most)),
+            true => {
+                let options = WatchOptions {
+                    sweep: config.watch_sweep,
+                    max_watches: config.watch_most,
+                    first: config.watch_after.unwrap_or(FIRST),
+                    ..WatchOptions::default()
+                };
+                watch(store, seal, options)
+            }
             false => None,
         };
         let pass = match seal {
@@ -72,22 +83,16 @@ impl Background {
     }
 }
 
-/// Starts the watcher, with how often it looks at directories without a watch, and how many it watches at most,
-/// where not as usual. Where it cannot be had nothing becomes wrong, and it is said.
-pub fn watch(
-    store: &Arc<Store>,
-    seal: SealPolicy,
-    (sweep, max_watches): (Option<Duration>, Option<usize>),
-) -> Option<Watcher> {
+/// Starts the watcher, as `options` say but for what it has sealed. Where it cannot be had nothing becomes wrong, and
+/// it is said.
+pub fn watch(store: &Arc<Store>, seal: SealPolicy, options: WatchOptions) -> Option<Watcher> {
     let options = WatchOptions {
         // What was there before is the pass's, which no queue's length bounds.
         seal: match seal {
             SealPolicy::All => SealPolicy::Written,
             other => other,
         },
-        sweep,
-        max_watches,
-        ..WatchOptions::default()
+        ..options
     };
     match store.start_watcher(options) {
         Ok(watcher) => Some(watcher),

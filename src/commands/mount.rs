@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use twintree_fuse::Mount;
 use twintree_store::Store;
-use twintree_store::watch::SealPolicy;
+use twintree_store::watch::{SealPolicy, WatchOptions};
 
 use super::{Failure, background, serve};
 use crate::{cli, config, logging};
@@ -36,7 +36,7 @@ pub fn run(args: cli::MountAlone) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = signals.context("signals")?;
     let mount = Mount::start(&store, &options).context("cannot mount")?;
     let watcher = match watch {
-        true => background::watch(&store, SealPolicy::Off, (None, None)),
+        true => background::watch(&store, SealPolicy::Off, WatchOptions::default()),
         false => None,
     };
     runtime.block_on(async {

@@ -84,6 +84,9 @@ pub struct WatchOptions {
     pub per_second: u32,
     /// How often directories that have no watch are looked at, at most; `None`: once a minute.
     pub sweep: Option<Duration>,
+    /// How long the directories of the buckets are let be at first. What changes in them meanwhile counts as heard of
+    /// when they are looked at.
+    pub first: Duration,
 }
 
 impl Default for WatchOptions {
@@ -93,6 +96,7 @@ impl Default for WatchOptions {
             max_watches: None,
             per_second: 2_000,
             sweep: None,
+            first: Duration::ZERO,
         }
     }
 }
@@ -228,11 +232,12 @@ impl Watch {
 
     fn run(&mut self, stop: &AtomicBool) {
         let mut buffer = vec![std::mem::MaybeUninit::uninit(); EVENTS];
+        let started = Instant::now();
         while !stop.load(Ordering::Relaxed) {
-            let pause = if self.waiting.is_empty() {
-                IDLE
-            } else {
-                Duration::ZERO
+            let let_be = self.options.first.saturating_sub(started.elapsed());
+            let pause = match self.waiting.is_empty() {
+                true => IDLE,
+                false => IDLE.min(let_be),
             };
             let timeout = Timespec {
                 tv_sec: 0,
@@ -247,7 +252,9 @@ impl Watch {
                 std::thread::sleep(TOGETHER);
             }
             self.drain(&mut buffer);
-            self.lay_some();
+            if let_be.is_zero() {
+                self.lay_some();
+            }
             if self.waiting.is_empty() {
                 self.rest();
             }
