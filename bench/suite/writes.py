@@ -49,13 +49,13 @@ def large(ground):
             return Sample(cpu, wall, BIG / 1e9)
         return measure
 
+    def opaque(turn):
+        return put(ground.relaxed_with("opaque", "--etag", "crc64"), "opaque")(turn)
+
     yield Case("PUT 256 MiB, relaxed", "GB",
                {"twintree": put(ground.relaxed, "relaxed"), "cp": copy(), "cp + md5sum": copy(["md5sum"]), "MD5 alone": lambda _turn: digest_alone(ground),
                 **{label: put(server, label) for label, server in ground.peers.items()}},
                "twintree", "cp + md5sum", note="the other gateways sync nothing; MD5 alone: OpenSSL's, of bytes in memory")
-    def opaque(turn):
-        return put(ground.relaxed_with("opaque", "--etag", "crc64"), "opaque")(turn)
-
     yield Case("PUT 256 MiB, etag = crc64, relaxed", "GB", {"twintree": opaque, "cp": copy()}, "twintree", "cp", note="no MD5 is computed")
     yield Case("PUT 256 MiB, strict", "GB",
                {"twintree": put(ground.strict, "strict"), "cp + md5sum + sync": copy(["md5sum"], ["sync"])},
