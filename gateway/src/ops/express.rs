@@ -36,7 +36,9 @@ impl Express for Gateway {
         }
         let object = self.store.bucket_cached(&bucket).ok()?;
         let object = object.open(&key, Access::Cached).ok()?;
-        if object.info.in_flux || object.remote || object.is_snapshot() {
+        let is_head = head.method == Method::HEAD;
+        let is_large = !is_head && object.info.size > INLINE;
+        if is_large || object.info.in_flux || object.remote || object.is_snapshot() {
             return None;
         }
         let opened = Opened::unconditionally(object);
@@ -48,7 +50,6 @@ impl Express for Gateway {
             push_field(out, name.as_str(), value.as_bytes());
         }
         out.extend_from_slice(b"\r\n");
-        let is_head = head.method == Method::HEAD;
         let body = slice.filter(|slice| slice.length > 0 && !is_head);
         let mut noted = Noted {
             operation: if is_head { "HeadObject" } else { "GetObject" },
@@ -59,9 +60,7 @@ impl Express for Gateway {
         let Some(slice) = body else {
             return Some(Expressed { noted, body: 0 });
         };
-        let length = usize::try_from(slice.length)
-            .ok()
-            .filter(|_| slice.length <= INLINE)?;
+        let length = usize::try_from(slice.length).ok()?;
         let file = opened.object.file.as_ref()?;
         let read = pages::append_now(file, slice.start, length, out).ok()?;
         // Bytes count only if the file is, after reading them, what it was when it was described.

@@ -33,19 +33,23 @@ pub(crate) enum Now {
 /// `UnexpectedEof` where the file ends at or before `offset`, else what the read says.
 pub(crate) fn read_now(file: &File, offset: u64, len: usize) -> io::Result<Now> {
     let mut buf = take_buffer(len);
-    let read = loop {
-        let into = &mut [IoSliceMut::new(&mut buf.0)];
+    match read_cached(file, offset, &mut buf.0)? {
+        Some(0) if len > 0 => Err(ended_early()),
+        Some(count) => Ok(Now::Read(buf.into_bytes(count))),
+        None => Ok(Now::WouldWait),
+    }
+}
+
+/// Reads what the page cache has; `None`: only a thread that may wait can tell.
+fn read_cached(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        let into = &mut [IoSliceMut::new(buf)];
         match rustix::io::preadv2(file, into, offset, ReadWriteFlags::NOWAIT) {
             Err(Errno::INTR) => {}
-            other => break other,
+            // Linux: filesystems that cannot answer without waiting say EOPNOTSUPP (overlay on old kernels, FUSE).
+            Err(Errno::AGAIN | Errno::OPNOTSUPP) => return Ok(None),
+            other => return Ok(Some(other?)),
         }
-    };
-    match read {
-        Ok(0) if len > 0 => Err(ended_early()),
-        Ok(count) => Ok(Now::Read(buf.into_bytes(count))),
-        // Linux: filesystems that cannot answer without waiting say EOPNOTSUPP (overlay on old kernels, FUSE).
-        Err(Errno::AGAIN | Errno::OPNOTSUPP) => Ok(Now::WouldWait),
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -62,16 +66,9 @@ pub(crate) fn append_now(
 ) -> io::Result<usize> {
     let before = out.len();
     out.resize(before + len, 0);
-    let read = loop {
-        let into = &mut [IoSliceMut::new(&mut out[before..])];
-        match rustix::io::preadv2(file, into, offset, ReadWriteFlags::NOWAIT) {
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN | Errno::OPNOTSUPP) => break Ok(0),
-            other => break other,
-        }
-    };
-    out.truncate(before + read.unwrap_or(0));
-    Ok(read?)
+    let read = read_cached(file, offset, &mut out[before..])?.unwrap_or(0);
+    out.truncate(before + read);
+    Ok(read)
 }
 
 /// Reads exactly `len` bytes at `offset`; may wait for a disk.
