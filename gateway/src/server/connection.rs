@@ -1,7 +1,7 @@
 //! One connection from handshake to close: which IO and which HTTP it gets, and who may end it.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,6 +28,10 @@ use super::{ServerOptions, Service, Stage};
 
 /// How long an idle HTTP/2 client has to close after it was told.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How long a client that has connected, or has sent a part of a head, may take for the rest of it when the server leaves:
+/// its request is on its way, and closing would lose it.
+const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// What a connection is served with.
 #[derive(Clone)]
@@ -359,16 +363,40 @@ async fn drive<C: Connection>(
         .next_look(limits)
         .unwrap_or_else(tokio::time::Instant::now);
     let mut watchdog = pin!(tokio::time::sleep_until(first_look));
+    let mut last_head = pin!(tokio::time::sleep(LAST_HEAD));
     let mut told_to_finish = false;
+    // Another way of this connection may have seen it change.
+    let mut leaving = match *stage.borrow() {
+        Stage::Serving => false,
+        Stage::Draining => true,
+        Stage::Cutting => return Err(Ended::Cut),
+    };
     loop {
+        let awaits_last_head = leaving && !told_to_finish;
+        let turn = poll_fn(|cx| {
+            let ended = connection.as_mut().poll(cx);
+            if ended.is_ready() || !awaits_last_head || pulse.owes_head() {
+                return ended;
+            }
+            told_to_finish = true;
+            connection.as_mut().finish();
+            connection.as_mut().poll(cx)
+        });
         tokio::select! {
             biased;
-            result = connection.as_mut() => return result.map_err(Into::into),
+            result = turn => return result.map_err(Into::into),
             changed = stage.changed() => match changed.map(|()| *stage.borrow_and_update()) {
                 Ok(Stage::Serving) => {}
-                Ok(Stage::Draining) => connection.as_mut().finish(),
+                Ok(Stage::Draining) => {
+                    leaving = true;
+                    last_head.as_mut().reset(tokio::time::Instant::now() + LAST_HEAD);
+                }
                 Ok(Stage::Cutting) | Err(_) => return Err(Ended::Cut),
             },
+            () = last_head.as_mut(), if awaits_last_head => {
+                told_to_finish = true;
+                connection.as_mut().finish();
+            }
             () = watchdog.as_mut() => match pulse.next_look(limits) {
                 Some(next) => watchdog.as_mut().reset(next),
                 // HTTP/2 says goodbye, so that no request is lost on its way to us.

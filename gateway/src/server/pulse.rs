@@ -141,6 +141,11 @@ impl Pulse {
         self.in_flight.load(Relaxed) == 0
     }
 
+    /// Is a head awaited: the first of the connection, or the rest of one of which bytes have come?
+    pub(crate) fn owes_head(&self) -> bool {
+        self.is_idle() && self.head_since.load(Relaxed) != 0
+    }
+
     /// Says whether HTTP/2 is spoken.
     pub(crate) fn is_multiplexed(&self) -> bool {
         self.multiplexed.load(Relaxed)

@@ -74,6 +74,40 @@ async fn draining_finishes_what_is_in_flight_and_closes_what_is_idle() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_on_its_way_when_the_server_leaves_is_answered() {
+    let mut server = serve(answering(|_| async { reply(200, "hello".to_owned()) }));
+    let (mut fresh, mut half) = (server.connect().await, server.connect().await);
+    send(&mut half, "GET / HT").await;
+    let mut idle = server.connect().await;
+    assert_eq!(get(&mut idle, "/").await.status, 200);
+
+    server.stop();
+    assert!(
+        read_to_end(&mut idle).await.is_empty(),
+        "the server leaves, and has accepted the others before"
+    );
+    send(&mut fresh, "GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    send(&mut half, "TP/1.1\r\nHost: t\r\n\r\n").await;
+    for stream in [&mut fresh, &mut half] {
+        let got = read_reply(stream).await.expect("a whole answer");
+        assert_eq!(got.body, "hello");
+        assert!(read_to_end(stream).await.is_empty(), "and then it closes");
+    }
+    assert_eq!(server.drained().await, Drained::Clean);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_does_not_keep_the_server() {
+    let mut server = serve(answering(|_| async { reply(200, "hello".to_owned()) }));
+    let mut silent = server.connect().await;
+    let mut idle = server.connect().await;
+    assert_eq!(get(&mut idle, "/").await.status, 200);
+    server.stop();
+    assert!(read_to_end(&mut silent).await.is_empty());
+    assert_eq!(server.drained().await, Drained::Clean);
+}
+
+#[tokio::test]
 async fn a_request_that_outlasts_the_deadline_is_cut() {
     let arrived = Arc::new(Notify::new());
     let told = arrived.clone();
