@@ -24,8 +24,9 @@ prints an endpoint, a key and ready snippets for boto3, aws-cli and rclone.";
 const KEYS: &str = "\
 Keys:
   --credentials FILE, else TWINTREE_ACCESS_KEY and TWINTREE_SECRET_KEY (or TWINTREE_ACCESS_KEY_FILE and
-  TWINTREE_SECRET_KEY_FILE with the paths of files), else TWINTREE_CREDENTIALS, else the config file, else
-  the state directory, where the first start makes a key and prints it once.";
+  TWINTREE_SECRET_KEY_FILE with the paths of files), else systemd's credential \"twintree.credentials\", else
+  TWINTREE_CREDENTIALS, else the config file, else the state directory, where the first start makes a key and
+  prints it once.";
 
 const SEAL: &str = "\
 A file that came by cp or rsync has an ETag at once, but one that is derived from its times and ends in -1. This

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod logging;
 mod secrets;
+mod systemd;
 
 use std::process::ExitCode;
 

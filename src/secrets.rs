@@ -14,6 +14,8 @@ use crate::config::Config;
 const MAX_BYTES: u64 = 64 << 10;
 /// What the state directory keeps the keys in.
 const FILE: &str = "credentials";
+/// The name of the credential that a service manager (`LoadCredential=`) may hand over.
+const CREDENTIAL: &str = "twintree.credentials";
 
 /// A key pair, and where it came from.
 pub struct Keys {
@@ -27,8 +29,8 @@ pub struct Keys {
     pub fresh: bool,
 }
 
-/// Finds the keys that somebody gave us: the file that a flag named, the environment, the file that the
-/// environment or the config file named, the config file itself. `None`: nobody gave any.
+/// Finds the keys that somebody gave us: the file that a flag named, the environment, the service manager's credential,
+/// the file that the environment or the config file named, the config file itself. `None`: nobody gave any.
 ///
 /// # Errors
 /// A half-set pair, a file that cannot be read, a key that cannot be one.
@@ -38,6 +40,9 @@ pub fn given(config: &Config, env: impl Fn(&str) -> Option<String>) -> Result<Op
         return named.transpose();
     }
     if let Some(keys) = from_environment(&env)? {
+        return Ok(Some(keys));
+    }
+    if let Some(keys) = from_credential(&env)? {
         return Ok(Some(keys));
     }
     if named.is_some() {
@@ -62,6 +67,13 @@ pub fn kept(config: &Config) -> Result<Keys> {
         true => from_file(&path),
         false => make(config, &path),
     }
+}
+
+/// systemd.exec(5), `LoadCredential=`: a file that only this service can read, in a directory of its own.
+fn from_credential(env: &impl Fn(&str) -> Option<String>) -> Result<Option<Keys>> {
+    let path = env("CREDENTIALS_DIRECTORY").map(|dir| Path::new(&dir).join(CREDENTIAL));
+    let path = path.filter(|path| path.exists());
+    path.as_deref().map(from_file).transpose()
 }
 
 fn from_environment(env: &impl Fn(&str) -> Option<String>) -> Result<Option<Keys>> {
@@ -273,6 +285,20 @@ mod tests {
         assert_eq!(found(&config, &nothing), pair("INLINE", "secret-inline"));
         config.credentials = Some(file);
         assert_eq!(found(&config, &nothing), pair("INFILE", "secret-in-file"));
+        let credential = "INCREDENTIAL\nsecret-in-credential\n";
+        std::fs::write(dir.path().join(CREDENTIAL), credential).expect("a file");
+        let manager = |name: &str| {
+            (name == "CREDENTIALS_DIRECTORY").then(|| dir.path().display().to_string())
+        };
+        assert_eq!(
+            found(&config, &manager),
+            pair("INCREDENTIAL", "secret-in-credential")
+        );
+        let both = |name: &str| environment(name).or_else(|| manager(name));
+        assert_eq!(
+            found(&config, &both),
+            pair("INENV", "secret-in-its-own-file")
+        );
         assert_eq!(
             found(&config, &environment),
             pair("INENV", "secret-in-its-own-file")

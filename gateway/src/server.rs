@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
+use tower_service::Service as _;
 
 use connection::Serving;
 use listener::Accepting;
@@ -59,6 +60,21 @@ pub struct Service {
     pub router: axum::Router,
     /// What plain small requests are offered to first.
     pub express: Option<Arc<dyn Express>>,
+}
+
+impl Service {
+    /// Asks for one answer from within, as a client without a key would, and says whether one came that is no failure
+    /// of ours. Touches no disk.
+    pub async fn answers(&self) -> bool {
+        let asked = http::Request::get("/")
+            .header(http::header::HOST, "localhost")
+            .body(axum::body::Body::empty());
+        let Ok(request) = asked else { return false };
+        match self.router.clone().call(request).await {
+            Ok(response) => !response.status().is_server_error(),
+            Err(never) => match never {},
+        }
+    }
 }
 
 impl From<axum::Router> for Service {

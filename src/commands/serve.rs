@@ -1,6 +1,7 @@
 //! `twintree serve`: open the store, bind, tell, serve, drain.
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::background::Background;
 use super::{Failure, snippets};
 use crate::config::{Address, Config};
 use crate::secrets::Keys;
+use crate::systemd::{self, Notifier};
 use crate::{cli, config, logging, secrets};
 
 /// How long work that no client waits for any more may go on after the drain.
@@ -31,22 +33,29 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     let (json, filter) = config::logging(&args, &file).map_err(Failure::Usage)?;
     logging::start(json, &filter).map_err(Failure::Usage)?;
     let config = config::resolve(args, file).map_err(Failure::Usage)?;
+    let notifier = Notifier::new(set).map_err(Failure::Usage)?;
+    let held = systemd::sockets(set).map_err(Failure::Usage)?;
     let store = open(&config)?;
     let keys = keys(&config)?;
     raise_descriptor_limit();
     store.report_filesystems(state_outside(&config));
-    let listeners = bind(&config)?;
+    let listeners = listeners(&config, held)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("no runtime")?;
     let background = Background::start(&config, &store)?;
-    let outcome = runtime.block_on(serve(&config, &store, keys, listeners));
+    let outcome = runtime.block_on(serve(&config, &store, keys, listeners, notifier));
     // A thread that waits for a disk that never answers must not keep us from leaving: nothing that it
     // would do is half done without it.
     runtime.shutdown_timeout(LAST_WORK);
     drop(background);
     Ok(outcome?)
+}
+
+/// A variable of the environment; one that is empty counts as not set.
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|v| !v.is_empty())
 }
 
 /// The state directory, where we may write it: not with `--read-only`, and never into the served tree.
@@ -64,8 +73,7 @@ fn state_outside(config: &Config) -> Option<&std::path::Path> {
 }
 
 fn keys(config: &Config) -> Result<Keys, Failure> {
-    let env = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-    if let Some(keys) = secrets::given(config, env).map_err(Failure::Usage)? {
+    if let Some(keys) = secrets::given(config, set).map_err(Failure::Usage)? {
         return Ok(keys);
     }
     secrets::refuse_inside(&config.root, &config.state_dir).map_err(Failure::Usage)?;
@@ -98,11 +106,29 @@ fn open(config: &Config) -> Result<Arc<Store>> {
     Store::open(options).with_context(|| format!("cannot serve {}", config.root.display()))
 }
 
-fn bind(config: &Config) -> Result<Vec<Listener>> {
+/// The sockets that a service manager holds for us; where it holds none, our own.
+fn listeners(config: &Config, held: Vec<OwnedFd>) -> Result<Vec<Listener>> {
     let tls = match &config.tls {
         Some((cert, key)) => Some(server::tls::from_pem_files(cert, key).context("TLS")?),
         None => None,
     };
+    let listeners = match held.is_empty() {
+        true => bind(config)?,
+        false => held
+            .into_iter()
+            .map(Listener::held)
+            .collect::<Result<_, _>>()
+            .context("cannot listen on what the service manager holds")?,
+    };
+    // What comes through the file system never leaves this machine: it is in the clear.
+    let secured = |listener: Listener| match &tls {
+        Some(tls) if listener.is_tcp() => listener.with_tls(Arc::clone(tls)),
+        _ => listener,
+    };
+    Ok(listeners.into_iter().map(secured).collect())
+}
+
+fn bind(config: &Config) -> Result<Vec<Listener>> {
     let tcp: Vec<_> = config
         .listen
         .iter()
@@ -115,12 +141,6 @@ fn bind(config: &Config) -> Result<Vec<Listener>> {
         })
         .collect();
     let mut listeners = Listener::tcp(&tcp).context("cannot listen")?;
-    if let Some(tls) = &tls {
-        listeners = listeners
-            .into_iter()
-            .map(|listener| listener.with_tls(Arc::clone(tls)))
-            .collect();
-    }
     for address in &config.listen {
         if let Address::Unix(path) = address {
             listeners.push(Listener::unix(path).context("cannot listen")?);
@@ -134,6 +154,7 @@ async fn serve(
     store: &Arc<Store>,
     keys: Keys,
     listeners: Vec<Listener>,
+    notifier: Notifier,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
@@ -161,11 +182,23 @@ async fn serve(
     });
     let mount = mount.context("cannot mount")?;
     greet(config, &keys, &endpoints);
+    let service = twintree_gateway::service::service(Arc::new(gateway));
+    let notifier = Arc::new(notifier);
+    let serving = serving(config, &endpoints);
+    notifier.ready(&serving);
+    let asked = service.clone();
+    let ask = move || {
+        let asked = asked.clone();
+        async move { asked.answers().await }
+    };
+    let root = config.root.clone();
+    tokio::spawn(Arc::clone(&notifier).keep_telling(ask, root, serving));
+    let leave = config.limits.drain + LAST_WORK * 2;
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::info!("draining: no new connections; requests in flight go on");
+        notifier.stopping(leave);
     };
-    let service = twintree_gateway::service::service(Arc::new(gateway));
     let served = server::run(listeners, service, options, shutdown).await;
     if let Some(mount) = mount {
         tokio::task::block_in_place(|| mount.stop());
@@ -177,6 +210,12 @@ async fn serve(
         }
     }
     Ok(())
+}
+
+/// What the service manager shows as our state.
+fn serving(config: &Config, endpoints: &[Endpoint]) -> String {
+    let at: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+    format!("serving {} on {}", config.root.display(), at.join(", "))
 }
 
 /// Says on standard output where we listen, and to whom a first start made a key, how to use it.

@@ -27,7 +27,7 @@ BESIDE = os.environ.get("TWINTREE_SUITES_MOUNT")
 class Daemon:
     """One `twintree serve`. `url` is its first listener's address, `urls` are all of them."""
 
-    def __init__(self, root, folder, *flags, listen=("127.0.0.1:0",), environment=None, keys=True, wrapper=(), beside=True):
+    def __init__(self, root, folder, *flags, listen=("127.0.0.1:0",), environment=None, keys=True, wrapper=(), beside=True, pass_fds=(), count=None):
         self.root = pathlib.Path(root)
         self.folder = pathlib.Path(folder)
         self.state = self.folder / "state"
@@ -41,6 +41,9 @@ class Daemon:
         self.beside = self.folder / "mount" if BESIDE and beside and "--mount" not in self._flags else None
         """Where it mounts its buckets beside a suite that is about something else; `beside=False`: it may not."""
         self._wrapper = [str(word) for word in wrapper]
+        self._pass_fds = list(pass_fds)
+        self._count = max(1, len(self._listen)) if count is None else count
+        """How many listeners it must speak of before it counts as started."""
         self._environment = dict(environment or {})
         if keys:
             self._environment.setdefault("TWINTREE_ACCESS_KEY", ACCESS_KEY)
@@ -80,8 +83,9 @@ class Daemon:
         variables.update(self._environment)
         self.output, self.urls = [], []
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=log, env=variables, cwd=self.folder)
-        self._await_listeners(max(1, len(self._listen)))
+            self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=log, env=variables, cwd=self.folder,
+                                            pass_fds=self._pass_fds)
+        self._await_listeners(self._count)
         threading.Thread(target=self._drain, daemon=True).start()
         return self
 

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +24,23 @@ pub struct Listener {
 
 enum Kind {
     Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener, OwnedPath),
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+}
+
+/// Where a Unix socket lies.
+enum SocketFile {
+    /// We made it, and remove it.
+    Ours(OwnedPath),
+    /// Who handed the socket over keeps it.
+    Theirs(PathBuf),
+}
+
+impl SocketFile {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Ours(OwnedPath(path)) | Self::Theirs(path) => path,
+        }
+    }
 }
 
 /// A socket file that is ours to remove.
@@ -86,9 +104,51 @@ impl Listener {
         let listener = std::os::unix::net::UnixListener::bind(path).map_err(named)?;
         listener.set_nonblocking(true).map_err(named)?;
         Ok(Self {
-            kind: Kind::Unix(listener, OwnedPath(path.to_owned())),
+            kind: Kind::Unix(listener, SocketFile::Ours(OwnedPath(path.to_owned()))),
             tls: None,
         })
+    }
+
+    /// Takes a listening socket of any kind that a service manager holds, and goes on holding after us: what comes while
+    /// nobody serves waits in its backlog.
+    ///
+    /// # Errors
+    /// `InvalidInput` where it is no listening stream socket of ours to serve, with the reason.
+    pub fn held(socket: OwnedFd) -> io::Result<Self> {
+        let refused = |why: &str| {
+            let text = format!("descriptor {} {why}", socket.as_raw_fd());
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        };
+        let is_stream = sockopt::socket_type(&socket).map(|kind| kind == SocketType::STREAM);
+        if !is_stream.map_err(|_| refused("is no socket"))? {
+            return Err(refused("is no stream socket"));
+        }
+        if !sockopt::socket_acceptconn(&socket)? {
+            return Err(refused("does not listen"));
+        }
+        match sockopt::socket_domain(&socket)? {
+            AddressFamily::INET | AddressFamily::INET6 => Self::from_tcp(socket.into()),
+            AddressFamily::UNIX => {
+                let listener = std::os::unix::net::UnixListener::from(socket);
+                listener.set_nonblocking(true)?;
+                let address = listener.local_addr()?;
+                let path = match (address.as_pathname(), address.as_abstract_name()) {
+                    (Some(path), _) => path.to_owned(),
+                    (None, Some(name)) => PathBuf::from(format!("@{}", name.escape_ascii())),
+                    (None, None) => PathBuf::from("@"),
+                };
+                Ok(Self {
+                    kind: Kind::Unix(listener, SocketFile::Theirs(path)),
+                    tls: None,
+                })
+            }
+            _ => Err(refused("is neither TCP nor Unix")),
+        }
+    }
+
+    /// Do its clients come over TCP?
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.kind, Kind::Tcp(_))
     }
 
     /// Takes a TCP listener that somebody else bound (systemd, a test).
@@ -119,7 +179,7 @@ impl Listener {
                 address: listener.local_addr()?,
                 tls: self.tls.is_some(),
             },
-            Kind::Unix(_, path) => Endpoint::Unix(path.0.clone()),
+            Kind::Unix(_, file) => Endpoint::Unix(file.path().to_owned()),
         })
     }
 
@@ -127,8 +187,8 @@ impl Listener {
     pub(crate) fn start(self) -> io::Result<Accepting> {
         let kind = match self.kind {
             Kind::Tcp(listener) => AcceptingKind::Tcp(tokio::net::TcpListener::from_std(listener)?),
-            Kind::Unix(listener, path) => {
-                AcceptingKind::Unix(tokio::net::UnixListener::from_std(listener)?, path)
+            Kind::Unix(listener, file) => {
+                AcceptingKind::Unix(tokio::net::UnixListener::from_std(listener)?, file)
             }
         };
         Ok(Accepting {
@@ -188,7 +248,7 @@ pub(crate) struct Accepting {
 
 enum AcceptingKind {
     Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener, OwnedPath),
+    Unix(tokio::net::UnixListener, SocketFile),
 }
 
 /// An accepted connection.
@@ -214,7 +274,7 @@ impl Accepting {
                 let (stream, address) = listener.accept().await?;
                 Ok((Accepted::Tcp(stream), Peer::Tcp(address)))
             }
-            AcceptingKind::Unix(listener, _path) => {
+            AcceptingKind::Unix(listener, _file) => {
                 let (stream, _unnamed) = listener.accept().await?;
                 Ok((Accepted::Unix(stream), Peer::Unix))
             }

@@ -90,3 +90,11 @@ async fn refusals_keep_the_connection_in_step_whatever_the_method() {
             .expect("the whole body");
     }
 }
+
+#[tokio::test]
+async fn a_service_that_fails_does_not_answer() {
+    for (status, answers) in [(200, true), (403, true), (500, false), (503, false)] {
+        let router = answering(move |_| async move { reply(status, String::new()) });
+        assert_eq!(Service::from(router).answers().await, answers, "{status}");
+    }
+}
