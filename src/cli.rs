@@ -311,6 +311,10 @@ pub struct Serve {
     /// Limits of the HTTP face.
     #[command(flatten)]
     pub limits: Limits,
+    /// Where /health/live, /health/ready and /metrics are answered, without a key: ADDR:PORT, :PORT (127.0.0.1 alone) or
+    /// unix:PATH [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT", env = "TWINTREE_ADMIN")]
+    pub admin: Option<String>,
     /// text or json [default: text]
     #[arg(long, value_name = "text|json", env = "TWINTREE_LOG_FORMAT")]
     pub log_format: Option<String>,

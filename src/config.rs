@@ -34,6 +34,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Where to listen.
     pub listen: Vec<Address>,
+    /// Where health and metrics are answered.
+    pub admin: Vec<Address>,
     /// Certificate chain and key.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// What is on disk before 200.
@@ -109,6 +111,7 @@ pub struct File {
     max_header: Option<String>,
     max_put: Option<String>,
     abandoned_uploads: Option<String>,
+    admin: Option<String>,
     mount: Option<PathBuf>,
     mount_allow_other: Option<bool>,
     mount_mode: Option<String>,
@@ -191,6 +194,8 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         .map(|text| address(text))
         .collect::<Result<Vec<_>>>()?
         .concat();
+    let admin = args.admin.or(file.admin);
+    let admin = admin.as_deref().map_or(Ok(Vec::new()), admin_address)?;
     let tls = match (
         args.tls_cert.or(file.tls_cert),
         args.tls_key.or(file.tls_key),
@@ -318,6 +323,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         mount: mount.transpose()?,
         root,
         listen,
+        admin,
         tls,
         durability,
         keys,
@@ -460,6 +466,15 @@ fn address(text: &str) -> Result<Vec<Address>> {
     let mut found: Vec<Address> = found.map(Address::Tcp).collect();
     found.dedup();
     Ok(found)
+}
+
+/// As [`address`], but on this machine alone where no address is said.
+fn admin_address(text: &str) -> Result<Vec<Address>> {
+    let full = match text.starts_with(':') {
+        true => format!("127.0.0.1{text}"),
+        false => text.to_owned(),
+    };
+    address(&full).map_err(|e| anyhow!("{}", e.to_string().replacen("listen", "admin", 1)))
 }
 
 /// A domain without its port: the port of a request's Host is not looked at either.
@@ -637,6 +652,20 @@ mod tests {
         );
         assert!(address("9000x").is_err());
         assert!(address("unix:").is_err());
+    }
+
+    #[test]
+    fn the_admin_listener_is_on_this_machine_alone_unless_told_otherwise() {
+        let tcp = |text: &str| [Address::Tcp(text.parse().expect("an address"))];
+        let is = |text| admin_address(text).expect("an address");
+        assert_eq!(is(":9001"), tcp("127.0.0.1:9001"));
+        assert_eq!(is("0.0.0.0:9001"), tcp("0.0.0.0:9001"));
+        assert_eq!(is("unix:/run/a"), [Address::Unix("/run/a".into())]);
+        let error = admin_address("9001").expect_err("no address").to_string();
+        assert!(
+            error.starts_with("admin: \"9001\" is no ADDR:PORT"),
+            "{error}"
+        );
     }
 
     #[test]

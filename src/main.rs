@@ -3,6 +3,7 @@
 //! Exit codes follow sysexits(3): 64 for a wrong argument or config, 1 for what failed at work; 130 where
 //! a signal ended a command that says how far it came.
 
+mod admin;
 mod cli;
 mod commands;
 mod config;

@@ -142,6 +142,11 @@ fn mounted_source(place: &Path) -> Option<String> {
     source
 }
 
+/// Is what is mounted there, topmost, one of twintree's?
+pub fn is_ours(place: &Path) -> bool {
+    mounted_source(place).as_deref() == Some(SOURCE)
+}
+
 /// Blanks and the like stand in the table as `\040`.
 fn unescape(text: &str) -> String {
     let (mut plain, bytes, mut at) = (Vec::new(), text.as_bytes(), 0);

@@ -160,6 +160,27 @@ impl Mount {
         })
     }
 
+    /// Why nobody finds the buckets at the mount point; `None`: they are there. Does not wait.
+    pub fn trouble(&self) -> Option<String> {
+        let place = self.place.display();
+        let gone = self.session.is_finished() || !mountpoint::is_ours(&self.place);
+        gone.then(|| {
+            format!(
+                "the mount on {place} is gone: restart to mount it again; S3 goes on without it"
+            )
+        })
+    }
+
+    /// What is open in it: files, directories, and nodes that the kernel knows.
+    pub fn open(&self) -> (usize, usize, usize) {
+        let face = &self.face;
+        (
+            face.files.count(),
+            face.directories.count(),
+            face.nodes.count(),
+        )
+    }
+
     /// Takes the mount down: at once where nobody uses it, after a grace time lazily else.
     pub fn stop(mut self) {
         self.ending.store(true, Ordering::Release);

@@ -443,6 +443,11 @@ impl<T> Default for Handles<T> {
 }
 
 impl<T> Handles<T> {
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.open.read().len()
+    }
+
     /// A number for an open file.
     pub fn add(&self, open: T) -> u64 {
         let mut last = self.last.lock();

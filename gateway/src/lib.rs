@@ -1,5 +1,6 @@
 //! The S3 face.
 
+pub mod admin;
 pub mod auth;
 #[cfg(feature = "benching")]
 #[doc(hidden)]
@@ -14,6 +15,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod meta;
+pub mod meter;
 mod ops;
 pub mod range;
 pub mod reply;

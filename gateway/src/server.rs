@@ -36,6 +36,8 @@ use tower_service::Service as _;
 use connection::Serving;
 use listener::Accepting;
 
+use crate::meter::Meter;
+
 pub(crate) use express::push_field;
 pub use express::{Express, ExpressHead, Expressed};
 pub use front::Arrival;
@@ -51,6 +53,10 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// Proxies whose `X-Forwarded-For` is believed, for the log only.
     pub trusted_proxies: Vec<IpAddr>,
+    /// Where requests are counted.
+    pub meter: Arc<Meter>,
+    /// Requests are no news: the log has them at debug.
+    pub quiet: bool,
 }
 
 /// What answers the requests.

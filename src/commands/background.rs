@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use twintree_store::sealer::{Left, SealEvent, SealOptions, SealReport, Sealer};
 use twintree_store::sweep::{SweepAges, Upkeep};
 use twintree_store::watch::{SealPolicy, WatchOptions, Watcher};
-use twintree_store::{BucketInfo, Store};
+use twintree_store::{BucketInfo, Coverage, Store};
 
 use crate::config::Config;
 
@@ -24,8 +24,8 @@ const FIRST: Duration = Duration::from_millis(250);
 /// All of it; dropping it ends it.
 pub struct Background {
     // Ended in this order: who brings work before who does it.
-    _watcher: Option<Watcher>,
-    _pass: Option<Pass>,
+    watcher: Option<Watcher>,
+    pass: Option<Pass>,
     _sealer: Option<Sealer>,
     _upkeep: Option<Upkeep>,
 }
@@ -75,11 +75,24 @@ impl Background {
             true => None,
         };
         Ok(Self {
-            _watcher: watcher,
-            _pass: pass,
+            watcher,
+            pass,
             _sealer: sealer,
             _upkeep: upkeep,
         })
+    }
+}
+
+impl Background {
+    /// How much of the tree is watched; `None`: it is not.
+    pub fn coverage(&self) -> Option<Coverage> {
+        self.watcher.as_ref().map(Watcher::coverage)
+    }
+
+    /// Does the pass over all files still run?
+    pub fn passes(&self) -> bool {
+        let thread = self.pass.as_ref().and_then(|pass| pass.thread.as_ref());
+        thread.is_some_and(|thread| !thread.is_finished())
     }
 }
 

@@ -1,6 +1,6 @@
 //! One file per subcommand.
 
-mod background;
+pub mod background;
 pub mod doctor;
 pub mod inspect;
 pub mod inventory;

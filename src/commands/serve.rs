@@ -16,6 +16,7 @@ use twintree_store::{Store, StoreOptions};
 
 use super::background::Background;
 use super::{Failure, snippets};
+use crate::admin::{self, Overseer};
 use crate::config::{Address, Config};
 use crate::secrets::Keys;
 use crate::systemd::{self, Notifier};
@@ -40,12 +41,22 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     raise_descriptor_limit();
     store.report_filesystems(state_outside(&config));
     let listeners = listeners(&config, held)?;
+    let admin_listeners = admin::bind(&config.admin)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("no runtime")?;
-    let background = Background::start(&config, &store)?;
-    let outcome = runtime.block_on(serve(&config, &store, keys, listeners, notifier));
+    let background = Arc::new(Background::start(&config, &store)?);
+    let overseer = Arc::new(Overseer::new(&config, &store, &background));
+    let all = serve(
+        &config,
+        &overseer,
+        keys,
+        listeners,
+        admin_listeners,
+        notifier,
+    );
+    let outcome = runtime.block_on(all);
     // A thread that waits for a disk that never answers must not keep us from leaving: nothing that it
     // would do is half done without it.
     runtime.shutdown_timeout(LAST_WORK);
@@ -151,11 +162,13 @@ fn bind(config: &Config) -> Result<Vec<Listener>> {
 
 async fn serve(
     config: &Config,
-    store: &Arc<Store>,
+    overseer: &Arc<Overseer>,
     keys: Keys,
     listeners: Vec<Listener>,
+    admin_listeners: Vec<Listener>,
     notifier: Notifier,
 ) -> Result<()> {
+    let store = overseer.store();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let endpoints: Vec<Endpoint> = listeners
@@ -172,6 +185,8 @@ async fn serve(
     let options = ServerOptions {
         limits: config.limits.clone(),
         trusted_proxies: config.settings.trusted_proxies.clone(),
+        meter: Arc::clone(overseer.meter()),
+        ..ServerOptions::default()
     };
     // Signals are caught by now: none may leave a mount behind.
     let mount = tokio::task::block_in_place(|| {
@@ -181,7 +196,10 @@ async fn serve(
             .transpose()
     });
     let mount = mount.context("cannot mount")?;
-    greet(config, &keys, &endpoints);
+    overseer.mounted(mount);
+    let admin_endpoints = admin::endpoints(&admin_listeners)?;
+    let admin = admin::serve(overseer, admin_listeners);
+    greet(config, &keys, &endpoints, &admin_endpoints);
     let service = twintree_gateway::service::service(Arc::new(gateway));
     let notifier = Arc::new(notifier);
     let serving = serving(config, &endpoints);
@@ -194,15 +212,18 @@ async fn serve(
     let root = config.root.clone();
     tokio::spawn(Arc::clone(&notifier).keep_telling(ask, root, serving));
     let leave = config.limits.drain + LAST_WORK * 2;
+    let leaving = Arc::clone(overseer);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        leaving.leaves();
         tracing::info!("draining: no new connections; requests in flight go on");
         notifier.stopping(leave);
     };
     let served = server::run(listeners, service, options, shutdown).await;
-    if let Some(mount) = mount {
+    if let Some(mount) = overseer.unmounted() {
         tokio::task::block_in_place(|| mount.stop());
     }
+    admin.stop().await?;
     match served.context("serving")? {
         Drained::Clean => tracing::info!("every request got its answer"),
         Drained::Cut { connections } => {
@@ -219,8 +240,12 @@ fn serving(config: &Config, endpoints: &[Endpoint]) -> String {
 }
 
 /// Says on standard output where we listen, and to whom a first start made a key, how to use it.
-fn greet(config: &Config, keys: &Keys, endpoints: &[Endpoint]) {
+fn greet(config: &Config, keys: &Keys, endpoints: &[Endpoint], admin: &[Endpoint]) {
     let mut text = String::new();
+    // First: whoever waits for us waits for the last line that says where we listen.
+    for endpoint in admin {
+        text.push_str(&format!("admin on {endpoint}\n"));
+    }
     for endpoint in endpoints {
         text.push_str(&format!("listening on {endpoint}\n"));
     }

@@ -22,6 +22,7 @@ use crate::root::{Tree, kind, system};
 use crate::shared::{BucketShared, Buckets, Held};
 use crate::snapshot::Snapshots;
 use crate::sync::Syncers;
+use crate::tallies::SealCounts;
 use crate::{
     Access, BucketName, Changes, Durability, ETagKinds, KeyPolicy, Result, StoreError, Timestamp,
     fsfacts, relaxed, seal,
@@ -68,6 +69,8 @@ pub struct Store {
     pub(crate) judge: Judge,
     /// Files that wait to be verified.
     pub(crate) seal_queue: seal::Queue,
+    /// What became of those.
+    pub(crate) sealing: SealCounts,
     /// Buckets that were written to without a sync.
     pub(crate) unsynced: relaxed::Unsynced,
     /// Sorted directories, kept between pages of listings.
@@ -119,6 +122,7 @@ impl Store {
             syncers: Syncers::default(),
             judge,
             seal_queue: seal::Queue::default(),
+            sealing: SealCounts::default(),
             unsynced: relaxed::Unsynced::default(),
             names: Arc::default(),
             probes: Probes::default(),

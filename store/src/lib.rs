@@ -22,6 +22,7 @@ pub mod fsfacts;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod health;
 mod inherit;
 pub mod inspect;
 mod known;
@@ -55,6 +56,7 @@ mod stage;
 pub mod sweep;
 mod sync;
 mod tags;
+mod tallies;
 #[cfg(test)]
 mod testing;
 pub mod time;
@@ -83,6 +85,7 @@ pub use sealer::{Left, SealEvent, SealOptions, SealReport};
 pub use settings::BucketSettings;
 pub use snapshot::Snapshot;
 pub use sync::begin_writeback;
+pub use tallies::{BATCHES, CommitTallies, SealTallies, SyncTallies};
 pub use time::Timestamp;
 pub use twintree_hash as hash;
 pub use watch::{Coverage, SealPolicy, WatchOptions, Watcher};

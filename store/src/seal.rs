@@ -53,6 +53,12 @@ impl Queue {
         }
     }
 
+    /// How many wait to be looked at now, and how many that were written.
+    pub(crate) fn lengths(&self) -> (usize, usize) {
+        let waiting = self.waiting.lock();
+        (waiting.doubted.len(), waiting.written.len())
+    }
+
     /// Takes the file that waits longest, of those that were written none that is younger than `quiet`; waits
     /// for one at most so long.
     pub(crate) fn pop(&self, wait: Duration, quiet: Duration) -> Option<(BucketName, String)> {

@@ -5,7 +5,7 @@ mod busy;
 mod everything;
 mod lease;
 mod pace;
-mod settle;
+pub(crate) mod settle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,6 +120,8 @@ fn run(store: &Arc<Store>, quiet: Duration, stop: &AtomicBool) {
             let turns = turns + 1;
             busy.wait(Instant::now() + pause, Waiting { bucket, key, turns });
         }
+        let waiting = &store.sealing.waiting_busy;
+        waiting.store(busy.len(), Ordering::Relaxed);
     }
 }
 

@@ -15,6 +15,8 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs;
 
+use crate::tallies::CommitCounts;
+
 /// Waiters at once from which one syncfs serves all.
 const SHARED_FROM: usize = 8;
 
@@ -27,12 +29,15 @@ pub(crate) struct Syncer {
     /// Rolling times in nanoseconds: of one fsync of a file, and of one syncfs.
     fsync_time: AtomicU64,
     syncfs_time: AtomicU64,
+    counts: Arc<CommitCounts>,
 }
 
 /// The syncers of all filesystems that this process has written to, by device.
 #[derive(Default)]
 pub(crate) struct Syncers {
     by_device: Mutex<HashMap<u64, Arc<Syncer>>>,
+    /// Of all of them.
+    counts: Arc<CommitCounts>,
 }
 
 /// Begins to write a range of a file to disk, so that the sync at its end has less to wait for. It may wait for the
@@ -58,7 +63,18 @@ pub fn begin_writeback(file: &std::fs::File, offset: u64, length: u64) {
 impl Syncers {
     /// The syncer of a device.
     pub fn of(&self, device: u64) -> Arc<Syncer> {
-        Arc::clone(self.by_device.lock().entry(device).or_default())
+        let of_this = || {
+            Arc::new(Syncer {
+                counts: Arc::clone(&self.counts),
+                ..Syncer::default()
+            })
+        };
+        Arc::clone(self.by_device.lock().entry(device).or_insert_with(of_this))
+    }
+
+    /// What was synced, on all devices.
+    pub fn counts(&self) -> &Arc<CommitCounts> {
+        &self.counts
     }
 }
 
@@ -93,7 +109,10 @@ impl Syncer {
         let result = if self.is_shared(distinct) {
             self.timed_syncfs(&dir)
         } else {
-            rounds.join(|| fs::fsync(&dir).map_err(Into::into))
+            rounds.join(|batch| {
+                self.counts.directory.served(batch);
+                fs::fsync(&dir).map_err(Into::into)
+            })
         };
         let mut dirs = self.dirs.lock();
         drop(rounds);
@@ -124,6 +143,7 @@ impl Syncer {
 
     fn sync_alone(&self, file: &impl AsFd) -> io::Result<()> {
         let start = Instant::now();
+        self.counts.file.served(1);
         fs::fsync(file)?;
         record(&self.fsync_time, start);
         Ok(())
@@ -144,8 +164,9 @@ impl Syncer {
     }
 
     fn timed_syncfs(&self, any: &impl AsFd) -> io::Result<()> {
-        self.whole.join(|| {
+        self.whole.join(|batch| {
             let start = Instant::now();
+            self.counts.filesystem.served(batch);
             fs::syncfs(any)?;
             record(&self.syncfs_time, start);
             Ok(())
@@ -180,6 +201,8 @@ struct RoundState {
     started: u64,
     /// A round is under way.
     running: bool,
+    /// Who came since the last round began: the next is for all of them.
+    arrived: u64,
     /// How the last rounds ended: an OS error number, by round. Kept while somebody may ask for it.
     failed: HashMap<u64, i32>,
     finished: u64,
@@ -188,18 +211,21 @@ struct RoundState {
 
 impl Rounds {
     /// Waits for a round that starts from now on; leads it when nobody else does.
-    fn join(&self, call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    /// It is told how many it is for.
+    fn join(&self, call: impl FnOnce(u64) -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state.lock();
         let mine = state.started + 1;
         state.waiting += 1;
+        state.arrived += 1;
         while state.finished < mine && state.running {
             self.ended.wait(&mut state);
         }
         if state.finished < mine {
             state.started += 1;
             state.running = true;
+            let batch = std::mem::take(&mut state.arrived);
             drop(state);
-            let result = call();
+            let result = call(batch);
             state = self.state.lock();
             state.running = false;
             state.finished = state.started;
@@ -235,7 +261,8 @@ mod tests {
         let release = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                rounds.join(|| {
+                rounds.join(|batch| {
+                    assert_eq!(batch, 1, "it is alone");
                     calls.fetch_add(1, Ordering::SeqCst);
                     inside.wait();
                     while !release.load(Ordering::SeqCst) {
@@ -248,7 +275,8 @@ mod tests {
             let late: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
-                        rounds.join(|| {
+                        rounds.join(|batch| {
+                            assert_eq!(batch, 8, "all late comers");
                             assert!(
                                 release.load(Ordering::SeqCst),
                                 "a late comer's round began before the first ended"
@@ -277,9 +305,9 @@ mod tests {
     #[test]
     fn a_failed_round_fails_all_who_shared_it_and_nobody_later() {
         let rounds = Rounds::default();
-        let failed = rounds.join(|| Err(io::Error::from_raw_os_error(libc::EIO)));
+        let failed = rounds.join(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
         assert_eq!(failed.expect_err("fails").raw_os_error(), Some(libc::EIO));
-        rounds.join(|| Ok(())).expect("the next round is its own");
+        rounds.join(|_| Ok(())).expect("the next round is its own");
     }
 
     #[test]

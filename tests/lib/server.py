@@ -34,6 +34,8 @@ class Daemon:
         self.log = self.folder / "stderr"
         self.output = []
         self.urls = []
+        self.admin = None
+        """Where its admin listener is, if it has one."""
         self.process = None
         self.binary = BINARY
         self._listen = list(listen)
@@ -110,6 +112,8 @@ class Daemon:
         self.output.append(line)
         if line.startswith("listening on "):
             self.urls.append(line.removeprefix("listening on ").strip())
+        elif line.startswith("admin on "):
+            self.admin = line.removeprefix("admin on ").strip()
 
     def _drain(self):
         """Keeps the pipe empty, so that the daemon never waits for its reader."""

@@ -1,5 +1,7 @@
 //! Every operation of the S3 API, and the one that a method, a level and a sub-resource choose.
 
+mod names;
+
 use http::Method;
 use http::request::Parts;
 

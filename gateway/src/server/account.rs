@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HeaderMap;
 use http::{Method, StatusCode};
@@ -11,7 +12,13 @@ use tokio::time::Instant;
 use super::listener::Peer;
 use super::pulse::Pulse;
 use super::request_id::RequestId;
+use crate::meter::Ended;
 use crate::reply::{Noted, SentBy};
+
+/// 499, as nginx has it: the client left before there was an answer.
+fn no_answer() -> StatusCode {
+    StatusCode::from_u16(499).expect("499 is three digits")
+}
 
 /// One request's account. Dropping it ends the request: the pulse learns it and the line is written.
 pub(crate) struct Account {
@@ -25,6 +32,8 @@ pub(crate) struct Account {
     bytes: u64,
     hops: u32,
     error: Option<String>,
+    /// All of the answer was handed over.
+    whole: bool,
     /// Bytes that wait until the client takes them (HTTP/2).
     offer: Option<u64>,
 }
@@ -48,12 +57,12 @@ impl Account {
             id,
             method,
             client,
-            // 499, as nginx has it: the client left before there was an answer.
-            status: StatusCode::from_u16(499).expect("499 is three digits"),
+            status: no_answer(),
             noted: Noted::default(),
             bytes: 0,
             hops: 0,
             error: None,
+            whole: false,
             offer: None,
         }
     }
@@ -108,14 +117,19 @@ impl Account {
         self.error = Some(error.to_string());
     }
 
-    fn write_line(&self) {
+    /// Notes that the answer was handed over to its end.
+    pub(crate) fn whole(&mut self) {
+        self.whole = true;
+    }
+
+    fn write_line(&self, took: Duration) {
         let Noted {
             operation,
             bucket,
             sent_by,
             failure,
         } = &self.noted;
-        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         macro_rules! line {
             ($level:ident, $text:literal) => {
                 tracing::$level!(
@@ -138,6 +152,7 @@ impl Account {
         // 501 is a client's mistake, 503 and 507 are the disk's: someone should look; 500 is ours.
         match self.status.as_u16() {
             _ if self.error.is_some() => line!(warn, "response cut"),
+            _ if self.pulse.is_quiet() => line!(debug, "request"),
             500 => line!(error, "request"),
             502.. => line!(warn, "request"),
             _ => line!(info, "request"),
@@ -149,8 +164,16 @@ impl Drop for Account {
     fn drop(&mut self) {
         self.taken();
         self.pulse.request_ended();
+        let took = self.started.elapsed();
+        self.pulse.meter().ended(&Ended {
+            operation: self.noted.operation,
+            status: self.status.as_u16(),
+            took,
+            sent: self.bytes,
+            cut: !self.whole && self.status != no_answer(),
+        });
         if tracing::enabled!(target: "twintree::request", tracing::Level::WARN) {
-            self.write_line();
+            self.write_line(took);
         }
     }
 }

@@ -59,7 +59,8 @@ enum Ended {
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(accepted: Accepted, peer: Peer, serving: Serving) {
-    let pulse = Arc::new(Pulse::new());
+    let pulse = Arc::new(Pulse::new(&serving.options));
+    let _open = pulse.meter().connected();
     let result = match accepted {
         Accepted::Tcp(stream) => match Socket::tcp(stream, pulse.clone()) {
             Ok(socket) => serve_socket(socket, peer, pulse, serving).await,
@@ -134,8 +135,9 @@ async fn serve_socket(
     let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(socket);
     let handshake = tokio::time::timeout(limits.header_timeout, handshake).await;
     let stream = handshake
-        .map_err(|_elapsed| Ended::TimedOut)?
-        .map_err(Ended::Handshake)?;
+        .map_err(|_elapsed| Ended::TimedOut)
+        .and_then(|shaken| shaken.map_err(Ended::Handshake))
+        .inspect_err(|_| pulse.meter().handshake_failed())?;
     pulse.handshake_ended();
     let speaks_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = GuardedIo(stream);
@@ -418,7 +420,8 @@ pub(crate) async fn serve_guarded_with_pieces(
     router: axum::Router,
     speaks_h2: bool,
 ) -> Result<(), String> {
-    let (options, pulse) = (Arc::<ServerOptions>::default(), Arc::new(Pulse::new()));
+    let options = Arc::<ServerOptions>::default();
+    let pulse = Arc::new(Pulse::new(&options));
     let pieces = Some(Pieces::default());
     let front = Front {
         router,

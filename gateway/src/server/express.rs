@@ -117,7 +117,7 @@ impl Patience {
 struct Sending {
     bytes: Vec<u8>,
     sent: usize,
-    _account: Account,
+    account: Account,
 }
 
 impl ExpressWay {
@@ -168,7 +168,7 @@ impl ExpressWay {
             Some(Sending {
                 bytes: out,
                 sent: 0,
-                _account: account,
+                account,
             })
         })
     }
@@ -192,6 +192,7 @@ impl Future for ExpressWay {
                 }
                 sending.sent += sent;
                 if sending.sent == sending.bytes.len() {
+                    sending.account.whole();
                     keep_buffer(std::mem::take(&mut sending.bytes));
                     me.sending = None;
                 }

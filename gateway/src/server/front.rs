@@ -190,7 +190,7 @@ impl Front {
         }
         let pulse = self.pulse.clone();
         tokio::spawn(async move {
-            match tokio::time::timeout(DRAIN_TIME, drain(body)).await {
+            match tokio::time::timeout(DRAIN_TIME, drain(body, &pulse)).await {
                 Ok(true) => pulse.skipped_body(),
                 _ => pulse.left_body_unread(),
             }
@@ -200,7 +200,7 @@ impl Front {
 }
 
 /// Reads a body and forgets it; says whether its end was reached within the limit.
-async fn drain(mut body: Incoming) -> bool {
+async fn drain(mut body: Incoming, pulse: &Pulse) -> bool {
     let mut budget = DRAIN_BYTES;
     loop {
         let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await;
@@ -208,8 +208,9 @@ async fn drain(mut body: Incoming) -> bool {
             None => return true,
             Some(Err(_)) => return false, // the connection ends by itself
             Some(Ok(frame)) => {
-                budget =
-                    budget.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+                let length = frame.data_ref().map_or(0, bytes::Bytes::len);
+                pulse.meter().received(length);
+                budget = budget.saturating_sub(length as u64);
                 if budget == 0 && !body.is_end_stream() {
                     return false;
                 }

@@ -112,6 +112,10 @@ impl Body for IncomingBody {
             Poll::Ready(frame) => {
                 self.waiting = false;
                 self.ended = !matches!(frame, Some(Ok(_)));
+                if let Some(Ok(frame)) = &frame {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len);
+                    self.leftover.pulse.meter().received(bytes);
+                }
                 Poll::Ready(frame.map(|result| result.map_err(IncomingError::Broken)))
             }
             Poll::Pending if self.poll_idle(cx).is_ready() => {

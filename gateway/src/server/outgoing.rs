@@ -40,6 +40,7 @@ impl Outgoing {
     /// No bytes, whatever the head says: HEAD, 204, 304.
     pub(crate) fn empty(mut account: Account) -> Self {
         account.sent_by(SentBy::Nothing);
+        account.whole();
         Self {
             source: Source::Empty,
             account,
@@ -107,7 +108,11 @@ impl Body for Outgoing {
         match &next {
             Some(Ok(buf)) => me.account.handed_over(bytes::Buf::remaining(buf) as u64),
             Some(Err(error)) => me.account.failed(error),
-            None => {}
+            None => me.account.whole(),
+        }
+        // hyper asks for no more where it knows that there is none.
+        if matches!(next, Some(Ok(_))) && me.is_end_stream() {
+            me.account.whole();
         }
         Poll::Ready(next.map(|result| result.map(Frame::data)))
     }

@@ -4,13 +4,16 @@
 //! connection reads it. So timeouts cost no timer work per request, and idle, slow-head and
 //! slow-reader connections each have their own limit (hyper's header timer knows only one).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ServerOptions;
 use super::limits::Limits;
 use super::pages::CHUNK;
+use crate::meter::Meter;
 
 /// A client that reads slowly shows that it reads only when it has taken a whole run: for so many bytes that wait for
 /// it, it has its limit once more, up to the length of a run.
@@ -19,6 +22,10 @@ const PATIENCE_STEP: u64 = 64 << 10;
 /// Times are milliseconds since `born` plus one; 0 means "not so".
 #[derive(Debug)]
 pub(crate) struct Pulse {
+    /// Where its requests are counted.
+    meter: Arc<Meter>,
+    /// Its requests are no news.
+    quiet: bool,
     born: Instant,
     /// HTTP/2: frames arrive without requests, so there is no head to wait for.
     multiplexed: AtomicBool,
@@ -37,8 +44,10 @@ pub(crate) struct Pulse {
 
 impl Pulse {
     /// Starts with a connection that owes us the head of its first request.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(options: &ServerOptions) -> Self {
         Self {
+            meter: Arc::clone(&options.meter),
+            quiet: options.quiet,
             born: Instant::now(),
             multiplexed: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -51,6 +60,16 @@ impl Pulse {
             offered_bytes: AtomicU64::new(0),
             offered_since: AtomicU64::new(0),
         }
+    }
+
+    /// Where its requests are counted.
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Says whether its requests are no news for the log.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     fn now(&self) -> u64 {
@@ -83,6 +102,7 @@ impl Pulse {
 
     /// Notes that the head of a request is complete.
     pub(crate) fn request_started(&self) {
+        self.meter.started();
         self.in_flight.fetch_add(1, Relaxed);
         self.head_since.store(0, Relaxed);
         self.within_head.store(false, Relaxed);
@@ -208,7 +228,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_connection_has_the_header_timeout_first_and_the_idle_time_after_a_request() {
-        let pulse = Pulse::new();
+        let pulse = Pulse::new(&ServerOptions::default());
         tokio::time::advance(Duration::from_secs(2)).await;
         assert!(pulse.next_look(&limits()).is_some());
         pulse.received(); // a byte of a slow head does not extend the limit
@@ -226,7 +246,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_computes_has_no_limit_but_a_reader_that_takes_nothing_has() {
-        let pulse = Pulse::new();
+        let pulse = Pulse::new(&ServerOptions::default());
         pulse.request_started();
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert!(pulse.next_look(&limits()).is_some());
@@ -245,7 +265,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_http2_client_that_takes_no_byte_of_its_answers_has_a_limit_and_a_slow_one_more() {
-        let pulse = Pulse::new();
+        let pulse = Pulse::new(&ServerOptions::default());
         pulse.multiplex();
         pulse.request_started();
         pulse.request_started();

@@ -78,6 +78,17 @@ pub(crate) fn settle(
     key: &str,
     terms: &Terms,
 ) -> Result<Outcome> {
+    let outcome = settle_uncounted(store, bucket, key, terms);
+    store.sealing.settled(&outcome);
+    outcome
+}
+
+fn settle_uncounted(
+    store: &Arc<Store>,
+    bucket: &BucketName,
+    key: &str,
+    terms: &Terms,
+) -> Result<Outcome> {
     store.check_writable()?;
     let bucket = store.bucket(bucket)?;
     let Ok(key) = ObjectKey::parse(key) else {
@@ -284,6 +295,7 @@ pub(super) fn read_quietly(quiet: &Quiet, mut each: impl FnMut(&[u8])) -> Result
         offset += length as u64;
         pace.spent(length);
         (quiet.terms.read)(length as u64);
+        quiet.bucket.store.sealing.read(length);
         // The end is read at once: only the next file has to wait for what this one took.
         let more = length == buffer.len();
         let goes_on = match more {

@@ -180,7 +180,7 @@ async fn a_marker_fails_every_write_that_cannot_send_a_file() {
     ));
 
     let (near, _far) = tokio::net::UnixStream::pair().expect("a pair of sockets");
-    let socket = Socket::unix(near, Arc::new(Pulse::new()));
+    let socket = Socket::unix(near, Arc::new(Pulse::new(&ServerOptions::default())));
     near_ready(&socket).await;
     let mut plain = PlainIo::new(socket, Pieces::default());
     assert!(is_refused(

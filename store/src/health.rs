@@ -1,0 +1,71 @@
+//! Is the root still there, the same, and can it be written?
+
+use rustix::fs::{self, AtFlags, StatVfsMountFlags, StatxFlags};
+
+use crate::Store;
+
+impl Store {
+    /// Why the root cannot be served as it was meant to, one sentence each; none: all is well. May wait for the disk.
+    pub fn troubles(&self) -> Vec<String> {
+        let location = self.location().display();
+        // By its path, as whoever writes into it directly finds it.
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let here = match fs::statx(fs::CWD, self.location(), AtFlags::empty(), wanted) {
+            Ok(_) if self.check_root().is_ok() => self.root(),
+            Ok(_) => {
+                return vec![format!(
+                    "the served directory {location} was replaced by another, or something was mounted on it or unmounted: restart to serve what is there now"
+                )];
+            }
+            Err(e) => {
+                return vec![format!(
+                    "the served directory {location} is gone ({e}): bring it back, or mount its disk"
+                )];
+            }
+        };
+        let mut troubles = Vec::new();
+        match fs::fstatvfs(here) {
+            Ok(facts) if facts.f_flag.contains(StatVfsMountFlags::RDONLY) => {
+                if !self.options().read_only {
+                    troubles.push(format!(
+                        "the served directory {location} is read-only: see the kernel's log for errors of its disk, and remount it for writing (or serve with --read-only)"
+                    ));
+                }
+            }
+            Ok(_) => {}
+            Err(e) => troubles.push(format!(
+                "the filesystem of the served directory {location} does not answer: {e}"
+            )),
+        }
+        troubles
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn a_root_that_was_moved_or_replaced_is_a_trouble_until_it_is_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (root, aside) = (dir.path().join("root"), dir.path().join("aside"));
+        std::fs::create_dir(&root).expect("a directory");
+        let store = Store::open(testing::options(&root)).expect("a store");
+        let is = |words: &str| {
+            let troubles = store.troubles();
+            assert!(
+                troubles.len() == 1 && troubles[0].contains(words),
+                "{troubles:?}"
+            );
+        };
+        assert_eq!(store.troubles(), [""; 0]);
+        std::fs::rename(&root, &aside).expect("moved");
+        is("is gone");
+        std::fs::create_dir(&root).expect("another");
+        is("was replaced");
+        std::fs::remove_dir(&root).expect("removed");
+        std::fs::rename(&aside, &root).expect("moved back");
+        assert_eq!(store.troubles(), [""; 0]);
+    }
+}
