@@ -12,7 +12,7 @@ import subprocess
 import urllib.parse
 
 import pytest
-from lib import operator, s3, server, wire
+from lib import admin, s3, server, wire
 
 DOCUMENT = pathlib.Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 INLINE = 64 << 10
@@ -72,8 +72,8 @@ def test_an_open_one_is_warned_of_and_a_socket_is_taken(daemon, tree, tmp_path):
     config.write_text(f'admin = "unix:{tmp_path}/admin"\n')
     two = daemon(tree, "--config", config)
     assert two.admin == f"unix:{tmp_path}/admin"
-    assert operator.page(two, "/health/live").text == "alive\n"
-    assert operator.Metrics(two)("twintree_build_info", version="0.1.0") == 1
+    assert admin.page(two, "/health/live").text == "alive\n"
+    assert admin.Metrics(two)("twintree_build_info", version="0.1.0") == 1
 
 
 @pytest.mark.parametrize("method, path, status", [
@@ -87,18 +87,18 @@ def test_everything_else_is_refused(watched, tree, method, path, status):
     target = urllib.parse.urlsplit(watched.admin).netloc
     signed = wire.Signer().headers(method, path, target, {}, hashlib.sha256(b"body").hexdigest())
     for headers in ({}, {name: value for name, value in signed.items() if name != "host"}):
-        answer = operator.page(watched, path, method, body="body" if method in ("PUT", "POST") else None, headers=headers)
+        answer = admin.page(watched, path, method, body="body" if method in ("PUT", "POST") else None, headers=headers)
         assert answer.status == status, answer.text
         assert "ListBucketResult" not in answer.text
     assert list((tree / "bucket-one").iterdir()) == []
-    assert operator.Metrics(watched).by("twintree_requests_total", "operation") == {}, "its own requests do not count"
+    assert admin.Metrics(watched).by("twintree_requests_total", "operation") == {}, "its own requests do not count"
 
 
 def test_head_is_answered_and_pages_are_not_kept(watched):
     for path in ("/health/live", "/health/ready", "/metrics"):
-        answer = operator.page(watched, path, "HEAD")
+        answer = admin.page(watched, path, "HEAD")
         assert (answer.status, answer.text, answer.headers["cache-control"]) == (200, "", "no-store")
-    assert operator.page(watched, "/metrics").headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert admin.page(watched, "/metrics").headers["content-type"].startswith("text/plain; version=0.0.4")
 
 
 def raw(daemon):
@@ -117,7 +117,7 @@ def raw(daemon):
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500,
 ], ids=["a-long-field", "a-long-target", "many-fields", "two-hosts", "no-host", "two-framings", "tls"])
 def test_hostile_heads_are_refused_and_bounded(watched, head):
-    before = operator.Metrics(watched)("process_resident_memory_bytes")
+    before = admin.Metrics(watched)("process_resident_memory_bytes")
     with raw(watched) as connection:
         try:
             connection.sendall(head)
@@ -130,14 +130,14 @@ def test_hostile_heads_are_refused_and_bounded(watched, head):
         except ConnectionResetError:
             pass
     assert received.startswith(b"HTTP/1.1 4") or received == b"", received[:200]
-    after = operator.Metrics(watched)("process_resident_memory_bytes")
+    after = admin.Metrics(watched)("process_resident_memory_bytes")
     assert after - before < 8 << 20
 
 
 def test_a_head_that_never_ends_is_waited_for_seconds_and_others_are_answered_meanwhile(watched):
     with raw(watched) as slow:
         slow.sendall(b"GET /metrics HTTP/1.1\r\nhost: x\r\nx")
-        assert operator.page(watched, "/health/ready").status == 200
+        assert admin.page(watched, "/health/ready").status == 200
         slow.settimeout(20)
         assert slow.recv(65536) == b""
 
@@ -167,7 +167,7 @@ def test_every_metric_is_documented_and_every_documented_one_is_there(daemon, tr
     (tmp_path / "mount").mkdir()
     one = daemon(tree, "--admin", "127.0.0.1:0", "--mount", tmp_path / "mount")
     s3.client(one.url).put_object(Bucket="bucket-one", Key="a", Body=b"a")
-    metrics = operator.settled(one)
+    metrics = admin.settled(one)
     kinds = {}
     for family in metrics.families:
         assert family.documentation and family.type in ("counter", "gauge", "histogram"), family
@@ -180,7 +180,7 @@ def test_every_metric_is_documented_and_every_documented_one_is_there(daemon, tr
 def test_nothing_secret_is_on_it(watched):
     client = s3.client(watched.url)
     client.put_object(Bucket="bucket-one", Key="hush", Body=b"a")
-    pages = "".join(operator.page(watched, path).text for path in ("/metrics", "/health/live", "/health/ready"))
+    pages = "".join(admin.page(watched, path).text for path in ("/metrics", "/health/live", "/health/ready"))
     for word in (server.ACCESS_KEY, server.SECRET_KEY, "hush", "bucket-one"):
         assert word not in pages
 
@@ -246,7 +246,7 @@ def test_after_a_load_the_counters_equal_what_the_clients_counted(watched, rando
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for own in pool.map(load.work, range(24)):
             load.take(own)
-    metrics = operator.settled(watched)
+    metrics = admin.settled(watched)
     assert statuses(metrics) == load.counts
     assert set(status for _, status in load.counts) >= {"200", "204", "206", "304", "403", "404", "405", "412", "416", "501"}
     assert metrics.by("twintree_response_body_bytes_total", "operation") == +load.received
@@ -258,7 +258,7 @@ def test_after_a_load_the_counters_equal_what_the_clients_counted(watched, rando
     assert metrics.by("twintree_request_duration_seconds_count", "operation") == by_operation
     assert all(seconds < 24 * 60 for seconds in metrics.by("twintree_request_duration_seconds_sum", "operation").values())
     assert metrics("twintree_connections_total") == 48
-    server.wait_until(lambda: operator.Metrics(watched)("twintree_connections_open") == 0, "every connection has ended")
+    server.wait_until(lambda: admin.Metrics(watched)("twintree_connections_open") == 0, "every connection has ended")
     # Each PUT syncs a file and a directory: either alone, or as one of those that a call served.
     calls = ("fsync_file", "fsync_directory", "syncfs")
     assert sum(metrics("twintree_commit_batch_size_sum", call=call) for call in calls) >= 2 * 48
@@ -276,7 +276,7 @@ def test_plain_reads_count_alike_on_both_ways(daemon, tree, random, way):
         for _ in range(100):
             assert connection.ask("GET", "/bucket-one/a", payload=wire.UNSIGNED).body == body
             assert connection.ask("HEAD", "/bucket-one/a", payload=wire.UNSIGNED).status == 200
-    metrics = operator.settled(one)
+    metrics = admin.settled(one)
     assert statuses(metrics) == {("GetObject", "200"): 100, ("HeadObject", "200"): 100}
     assert metrics.by("twintree_response_body_bytes_total", "operation") == {"GetObject": 100 * len(body)}
     assert metrics.by("twintree_responses_cut_total", "operation") == {}
@@ -296,7 +296,7 @@ def test_clients_that_leave_in_the_middle_are_counted(watched, random):
     client.put_object(Bucket="bucket-one", Key="large", Body=random.bytes(64 << 20))
     for _ in range(5):
         leave_in_the_middle(watched, "/bucket-one/large")
-    metrics = operator.settled(watched)
+    metrics = admin.settled(watched)
     assert statuses(metrics) == {("PutObject", "200"): 1, ("GetObject", "200"): 5}
     assert metrics.by("twintree_responses_cut_total", "operation") == {"GetObject": 5}
     assert metrics.by("twintree_response_body_bytes_total", "operation")["GetObject"] < 5 * (64 << 20)
@@ -307,8 +307,8 @@ def test_uploads_that_break_off_are_counted_with_what_they_brought(watched):
         with wire.Connection(watched) as connection:
             every = wire.Signer().headers("PUT", "/bucket-one/object", connection.host, {}, wire.UNSIGNED)
             connection.send("PUT", "/bucket-one/object", every | {"content-length": 1 << 20}, b"x" * 1000)
-            server.wait_until(lambda: operator.Metrics(watched)("twintree_requests_in_flight") == 1, "it has begun")
-    metrics = operator.settled(watched)
+            server.wait_until(lambda: admin.Metrics(watched)("twintree_requests_in_flight") == 1, "it has begun")
+    metrics = admin.settled(watched)
     counted = statuses(metrics)
     assert sum(counted.values()) == 5 and set(counted) <= {("PutObject", "400"), ("PutObject", "499"), ("none", "499")}, counted
     assert metrics("twintree_request_body_bytes_total") == 5 * 1000
@@ -325,7 +325,7 @@ def test_requests_over_tls_and_failed_handshakes_are_counted(daemon, tree, autho
             assert connection.socket.recv(100)[:1] in (b"", b"\x15"), "an alert, or the end"
     if shutil.which("curl"):
         subprocess.run(["curl", "-sS", "--http2", "--cacert", authority.ca, one.url + "/"], check=True, capture_output=True)
-    metrics = server.wait_until(lambda: (now := operator.settled(one))("twintree_tls_handshake_failures_total") == 3 and now, "all have failed")
+    metrics = server.wait_until(lambda: (now := admin.settled(one))("twintree_tls_handshake_failures_total") == 3 and now, "all have failed")
     expected = {("PutObject", "200"): 1, ("ListBuckets", "403"): 1}
     assert statuses(metrics) == {key: count for key, count in expected.items() if key[0] != "ListBuckets" or shutil.which("curl")}
 
@@ -334,11 +334,11 @@ def test_sealing_and_the_watcher_are_seen_at_work(daemon, tree, random):
     for name in ("one", "two"):
         (tree / "bucket-one" / name).mkdir(parents=True)
     one = daemon(tree, "--admin", "127.0.0.1:0", "--seal-after", "100ms", "--watch-after", "0s")
-    is_watched = lambda: operator.Metrics(one)("twintree_watch_directories", state="watched") == 4  # noqa: E731
+    is_watched = lambda: admin.Metrics(one)("twintree_watch_directories", state="watched") == 4  # noqa: E731
     server.wait_until(is_watched, "the root, the bucket and its folders are watched")
     (tree / "bucket-one" / "one" / "direct").write_bytes(random.bytes(300_000))
-    server.wait_until(lambda: operator.Metrics(one)("twintree_seal_files_total", outcome="sealed") == 1, "it is sealed", 60)
-    metrics = operator.Metrics(one)
+    server.wait_until(lambda: admin.Metrics(one)("twintree_seal_files_total", outcome="sealed") == 1, "it is sealed", 60)
+    metrics = admin.Metrics(one)
     assert metrics("twintree_seal_bytes_total") >= 300_000
     assert sum(metrics.by("twintree_seal_queue_files", "why").values()) == 0
     assert metrics("twintree_watch_overflows_total") == 0
@@ -346,20 +346,20 @@ def test_sealing_and_the_watcher_are_seen_at_work(daemon, tree, random):
 
 def test_open_files_and_connections_are_what_the_kernel_says(watched):
     crowd = [wire.Connection(watched) for _ in range(10)]
-    server.wait_until(lambda: operator.Metrics(watched)("twintree_connections_open") == 10, "all are open")
+    server.wait_until(lambda: admin.Metrics(watched)("twintree_connections_open") == 10, "all are open")
     count = len(os.listdir(f"/proc/{watched.pid}/fd"))
     # The admin connection that asks is one more.
-    assert abs(operator.Metrics(watched)("process_open_fds") - count) <= 2
+    assert abs(admin.Metrics(watched)("process_open_fds") - count) <= 2
     for one in crowd:
         one.close()
-    server.wait_until(lambda: operator.Metrics(watched)("twintree_connections_open") == 0, "all are closed")
+    server.wait_until(lambda: admin.Metrics(watched)("twintree_connections_open") == 0, "all are closed")
 
 
 # Readiness.
 
 def ready(daemon):
     """The answer of /health/ready: status, and the causes."""
-    answer = operator.page(daemon, "/health/ready")
+    answer = admin.page(daemon, "/health/ready")
     return answer.status, answer.text.splitlines()
 
 
@@ -372,8 +372,8 @@ def test_ready_says_that_the_root_is_gone_or_another_and_that_it_is_back(watched
     tree.mkdir()
     status, causes = ready(watched)
     assert status == 503 and len(causes) == 1 and f"{tree} was replaced" in causes[0], causes
-    assert operator.page(watched, "/health/live").status == 200
-    assert operator.Metrics(watched)("twintree_build_info", version="0.1.0") == 1
+    assert admin.page(watched, "/health/live").status == 200
+    assert admin.Metrics(watched)("twintree_build_info", version="0.1.0") == 1
     tree.rmdir()
     aside.rename(tree)
     assert ready(watched) == (200, ["ready"])
@@ -406,11 +406,11 @@ def test_ready_says_that_the_mount_is_gone(daemon, tree, tmp_path):
     point.mkdir()
     one = daemon(tree, "--admin", "127.0.0.1:0", "--mount", point)
     assert ready(one) == (200, ["ready"])
-    assert operator.Metrics(one)("twintree_mount_up") == 1
+    assert admin.Metrics(one)("twintree_mount_up") == 1
     subprocess.run(["umount", str(point)], check=True)
     status, causes = ready(one)
     assert status == 503 and len(causes) == 1 and f"the mount on {point} is gone" in causes[0], causes
-    assert operator.Metrics(one)("twintree_mount_up") == 0
+    assert admin.Metrics(one)("twintree_mount_up") == 0
 
 
 def test_ready_says_that_it_drains_while_what_is_in_flight_goes_on(daemon, tree, random):
@@ -420,8 +420,8 @@ def test_ready_says_that_it_drains_while_what_is_in_flight_goes_on(daemon, tree,
     one = daemon(tree, "--admin", "127.0.0.1:0", beside=False)
     with wire.Connection(one) as connection:
         connection.send("GET", "/bucket-one/large", wire.Signer().headers("GET", "/bucket-one/large", connection.host))
-        server.wait_until(lambda: operator.Metrics(one)("twintree_requests_in_flight") == 1, "it is under way")
+        server.wait_until(lambda: admin.Metrics(one)("twintree_requests_in_flight") == 1, "it is under way")
         one.process.terminate()
         server.wait_until(lambda: ready(one) == (503, ["draining: no new connections are taken"]), "it drains")
-        assert operator.page(one, "/health/live").status == 200
+        assert admin.page(one, "/health/live").status == 200
         assert connection.answer().body == body
