@@ -11,6 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Response};
+use twintree_store::{BucketName, ObjectKey};
+
+use crate::auth::Principal;
 
 /// The body of a reply.
 #[derive(Debug, Default)]
@@ -164,7 +167,11 @@ pub struct Noted {
     /// The operation's S3 name; empty where the request named none.
     pub operation: &'static str,
     /// The bucket it named.
-    pub bucket: Option<String>,
+    pub bucket: Option<BucketName>,
+    /// The key it named.
+    pub key: Option<ObjectKey>,
+    /// Whose key signed it; `None` where nobody's was verified: what was merely claimed may be anything.
+    pub principal: Option<Principal>,
     /// How the answer was found; a file body says better.
     pub sent_by: SentBy,
     /// The error code, and for the server's own failures the cause.

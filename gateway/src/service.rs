@@ -82,7 +82,8 @@ async fn handle(
     let mut query = Query::parse(parts.uri.query().unwrap_or(""))?;
     let route = route::route(&parts, &query, &gateway.settings.domains)?;
     noted.operation = route.operation.name();
-    noted.bucket = route.bucket.as_ref().map(|bucket| bucket.to_string());
+    noted.bucket.clone_from(&route.bucket);
+    noted.key.clone_from(&route.key);
     match route.operation {
         // Neither is signed in its head: a preflight never is, a form carries its signature in the body.
         Operation::Preflight => return preflight(&parts),
@@ -95,6 +96,7 @@ async fn handle(
         scheme,
         plus,
     } = verify(&gateway, &parts, &route)?;
+    noted.principal = Some(principal.clone());
     if plus == Plus::Plus {
         // The signer meant a plus: read as a space, `%2B` could be changed on its way into another parameter.
         query = Query::parse_as(query.raw(), plus)?;

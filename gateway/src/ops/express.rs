@@ -31,7 +31,8 @@ impl Express for Gateway {
             &self.credentials,
             Timestamp::now(),
         );
-        if matches!(verified.ok()?.payload, Payload::Chunked(_)) {
+        let verified = verified.ok()?;
+        if matches!(verified.payload, Payload::Chunked(_)) {
             return None;
         }
         let object = self.store.bucket_cached(&bucket).ok()?;
@@ -53,7 +54,9 @@ impl Express for Gateway {
         let body = slice.filter(|slice| slice.length > 0 && !is_head);
         let mut noted = Noted {
             operation: if is_head { "HeadObject" } else { "GetObject" },
-            bucket: Some(bucket.to_string()),
+            bucket: Some(bucket),
+            key: Some(key),
+            principal: Some(verified.principal),
             sent_by: SentBy::Nothing,
             failure: None,
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::header::HeaderMap;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
+use twintree_store::{BucketName, ObjectKey};
 
 use super::listener::Peer;
 use super::pulse::Pulse;
@@ -122,14 +123,22 @@ impl Account {
         self.whole = true;
     }
 
+    /// Did the answer end before its end?
+    fn is_cut(&self) -> bool {
+        !self.whole && self.status != no_answer()
+    }
+
     fn write_line(&self, took: Duration) {
         let Noted {
             operation,
             bucket,
+            key,
+            principal,
             sent_by,
             failure,
         } = &self.noted;
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let cut = "the client left before the end";
+        let error = self.error.as_deref().or(failure.as_deref());
         macro_rules! line {
             ($level:ident, $text:literal) => {
                 tracing::$level!(
@@ -138,13 +147,15 @@ impl Account {
                     client = %self.client,
                     method = %self.method,
                     operation,
-                    bucket = bucket.as_deref().unwrap_or(""),
+                    bucket = bucket.as_ref().map_or("", BucketName::as_str),
+                    key = key.as_ref().map_or("", ObjectKey::as_str),
+                    access_key = principal.as_ref().map_or("", |p| p.access_key_id.as_str()),
                     status = self.status.as_u16(),
                     bytes = self.bytes,
-                    micros,
+                    ms = took.as_micros() as f64 / 1e3,
                     path = sent_by.as_str(),
                     hops = self.hops,
-                    error = self.error.as_deref().or(failure.as_deref()),
+                    error = error.or(self.is_cut().then_some(cut)),
                     $text
                 )
             };
@@ -170,7 +181,7 @@ impl Drop for Account {
             status: self.status.as_u16(),
             took,
             sent: self.bytes,
-            cut: !self.whole && self.status != no_answer(),
+            cut: self.is_cut(),
         });
         if tracing::enabled!(target: "twintree::request", tracing::Level::WARN) {
             self.write_line(took);
