@@ -127,6 +127,12 @@ pub enum Command {
     /// List every object of a bucket with size, mtime, ETag and checksum, to compare before and after a migration
     #[command(after_help = INVENTORY)]
     Inventory(Box<Inventory>),
+    /// Write man pages and completions, for packages
+    #[command(hide = true)]
+    Generate {
+        /// Where `man/` and `completions/` are made
+        dir: PathBuf,
+    },
     /// Print what is recorded of a file, in words
     Inspect {
         /// The file

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         cli::Command::Doctor { dir, read_only } => commands::doctor::run(&dir, read_only),
         cli::Command::Inventory(args) => commands::inventory::run(*args),
         cli::Command::Seal(args) => commands::seal::run(*args),
+        cli::Command::Generate { dir } => commands::generate::run(&dir),
         cli::Command::Inspect { file } => commands::inspect::run(&file),
     };
     match result {

@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod doctor;
+pub mod generate;
 pub mod inspect;
 pub mod inventory;
 pub mod mount;
