@@ -1,0 +1,90 @@
+"""The packages of this build, made once for all who look at them; and clean roots to install them into."""
+
+import atexit
+import contextlib
+import functools
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+
+from . import server
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "twintree-tests"
+"""Clean roots outlive the clone, as crates and wheels do: one costs a minute."""
+
+
+@functools.cache
+def built(version=None):
+    """The .deb and the .rpm of the binary under test, by kind; `version`: as if it were that one."""
+    out = pathlib.Path(tempfile.mkdtemp(prefix="twintree-packages-"))
+    atexit.register(shutil.rmtree, out, ignore_errors=True)
+    command = [ROOT / "packaging" / "build", "--binary", server.BINARY, "--out", out, *(["--version", version] if version else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {"deb": next(out.glob("*.deb")), "rpm": next(out.glob("*.rpm")), "stage": out / "stage", "out": out}
+
+
+def debian():
+    """A fresh Debian of the smallest kind, which nobody changes."""
+    release = re.search(r"VERSION_CODENAME=(\w+)", pathlib.Path("/etc/os-release").read_text()).group(1)
+    base = CACHE / f"{release}-minbase"
+    if not base.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        fresh = pathlib.Path(tempfile.mkdtemp(dir=CACHE))
+        done = subprocess.run(["debootstrap", "--variant=minbase", release, fresh], capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+        shutil.rmtree(fresh / "var" / "cache" / "apt", ignore_errors=True)
+        fresh.chmod(0o755)
+        fresh.rename(base)
+    return base
+
+
+@contextlib.contextmanager
+def clean_root(folder):
+    """A fresh Debian to install into, until the block ends: what is written lies over it, or in a copy where there is no overlayfs."""
+    parts = {name: folder / name for name in ("upper", "work", "root")}
+    for part in parts.values():
+        part.mkdir()
+    options = f"lowerdir={debian()},upperdir={parts['upper']},workdir={parts['work']}"
+    mounted = subprocess.run(["mount", "-t", "overlay", "twintree-packages", "-o", options, parts["root"]], capture_output=True).returncode == 0
+    if not mounted:
+        subprocess.run(["cp", "-a", "--reflink=auto", f"{debian()}/.", parts["root"]], check=True)
+    try:
+        yield parts["root"]
+    finally:
+        if mounted:
+            subprocess.run(["umount", parts["root"]], check=True)
+        shutil.rmtree(folder)
+
+
+def chrooted(root, *words):
+    """Runs a command in a root, with its own /proc that goes when it ends; the process is the command itself."""
+    inside = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+    return ["unshare", "--mount", "sh", "-c", inside, str(root), *map(str, words)]
+
+
+def in_root(root, *words):
+    """Runs a command there to its end, which must be a good one; gives what it said."""
+    variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(chrooted(root, *words), capture_output=True, text=True, timeout=120, env=variables)
+    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def picture(tree):
+    """All of a tree: what each entry is, whose, its times, xattrs and bytes."""
+    found = {}
+    for folder, folders, files in os.walk(tree):
+        for name in ["", *files, *(one for one in folders if os.path.islink(os.path.join(folder, one)))]:
+            path = os.path.join(folder, name) if name else folder
+            seen = os.lstat(path)
+            attributes = {key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False)}
+            content = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() if stat.S_ISREG(seen.st_mode) else None
+            found[os.path.relpath(path, tree)] = (seen.st_mode, seen.st_uid, seen.st_gid, seen.st_size, seen.st_mtime_ns, seen.st_ino, attributes, content)
+    return found
