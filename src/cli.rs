@@ -1,5 +1,6 @@
 //! What the user said: arguments and environment, as text. What it means is `config.rs`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -84,23 +85,46 @@ impl Cli {
             let variable = arg.get_env().and_then(std::env::var_os);
             variable.is_some_and(|value| value.is_empty())
         };
+        let without_empty = |command: clap::Command| {
+            command.mut_args(|arg| match empty(&arg) {
+                true => arg.env(Resettable::Reset),
+                false => arg,
+            })
+        };
         let mut command = Self::command();
         for name in ["serve", "mount", "seal", "inventory"] {
-            command = command.mut_subcommand(name, |command| {
-                command.mut_args(|arg| match empty(&arg) {
-                    true => arg.env(Resettable::Reset),
-                    false => arg,
-                })
-            });
+            command = command.mut_subcommand(name, without_empty);
         }
+        command = command.mut_subcommand("config", |mut command| {
+            for name in ["check", "show"] {
+                command = command.mut_subcommand(name, without_empty);
+            }
+            command
+        });
         let matches = command.try_get_matches_from(words)?;
         let mut cli = Self::from_arg_matches(&matches)?;
-        if let (Command::Serve(serve), Some((_, found))) = (&mut cli.command, matches.subcommand())
-        {
+        let mut found = &matches;
+        while let Some((_, inner)) = found.subcommand() {
+            found = inner;
+        }
+        if let Some(serve) = cli.serve() {
+            serve.said = Said::of(found);
+            let credentials = serve.said.of_setting("credentials");
             serve.credentials_by_flag =
-                found.value_source("credentials") == Some(ValueSource::CommandLine);
+                credentials.is_some_and(|(source, _)| source == Source::Flag);
         }
         Ok(cli)
+    }
+
+    /// The options of `serve`, where they were asked for.
+    fn serve(&mut self) -> Option<&mut Serve> {
+        match &mut self.command {
+            Command::Serve(serve) => Some(serve),
+            Command::Config(ConfigCommand::Check(serve) | ConfigCommand::Show(serve)) => {
+                Some(serve)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -133,11 +157,61 @@ pub enum Command {
         /// Where `man/` and `completions/` are made
         dir: PathBuf,
     },
+    /// Judge the configuration of `serve`, or show it, without serving
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print what is recorded of a file, in words
     Inspect {
         /// The file
         file: PathBuf,
     },
+}
+
+/// What is done with the configuration of `serve`: the same flags, variables and file count.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether `serve` would take it: words, values, the directory, keys, certificate, mount point
+    Check(Box<Serve>),
+    /// Print every setting with what counts and where it was said; secrets are not shown
+    Show(Box<Serve>),
+}
+
+/// Where a word came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Environment,
+}
+
+/// The words that were said of each setting, and where.
+#[derive(Debug, Default)]
+pub struct Said(BTreeMap<String, (Source, Vec<String>)>);
+
+impl Said {
+    fn of(found: &clap::ArgMatches) -> Self {
+        let mut said = BTreeMap::new();
+        for id in found.ids().map(clap::Id::as_str) {
+            let source = match found.value_source(id) {
+                Some(ValueSource::CommandLine) => Source::Flag,
+                Some(ValueSource::EnvVariable) => Source::Environment,
+                _ => continue,
+            };
+            // A group of arguments has no words of its own.
+            if let Ok(Some(words)) = found.try_get_raw(id) {
+                let words = words.map(|word| word.to_string_lossy().into_owned());
+                said.insert(id.replace('_', "-"), (source, words.collect()));
+            }
+        }
+        Self(said)
+    }
+
+    /// What was said of a setting.
+    pub fn of_setting(&self, name: &str) -> Option<(Source, &[String])> {
+        let (source, words) = self.0.get(name)?;
+        Some((*source, words))
+    }
 }
 
 /// The tree that a command works on, as `serve` sees it.
@@ -258,6 +332,9 @@ pub struct Serve {
     /// Was `credentials` a flag? Then it wins over keys in the environment.
     #[arg(skip)]
     pub credentials_by_flag: bool,
+    /// All words, as they were said.
+    #[arg(skip)]
+    pub said: Said,
     /// Name to hide and refuse at every depth (* stands for any text); may be given several times
     #[arg(
         long,

@@ -2,14 +2,18 @@
 //! anything is opened.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
+pub mod check;
+pub mod document;
+mod file;
 mod mount;
+pub mod show;
+mod values;
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde::Deserialize;
 use twintree_fuse::MountOptions;
 use twintree_gateway::call::Settings;
 use twintree_gateway::server::Limits;
@@ -17,6 +21,11 @@ use twintree_store::watch::SealPolicy;
 use twintree_store::{BucketName, Durability, ETagKind, ETagKinds, KeyPolicy, StoreOptions};
 
 use crate::cli;
+
+use file::OfBucket;
+pub use file::{File, read_file};
+pub use values::size;
+use values::{address, admin_address, bytes, domain, duration, is_on, list, verify_mtime_only};
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,84 +87,6 @@ pub struct Config {
     pub limits: Limits,
     /// Keys that stand in the config file itself.
     pub inline_keys: Option<(String, String)>,
-}
-
-/// The config file. Every option has its flag's name.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct File {
-    root: Option<PathBuf>,
-    listen: Option<OneOrMany>,
-    durability: Option<String>,
-    keys: Option<String>,
-    domain: Option<OneOrMany>,
-    tls_cert: Option<PathBuf>,
-    tls_key: Option<PathBuf>,
-    read_only: Option<bool>,
-    state_dir: Option<PathBuf>,
-    credentials: Option<PathBuf>,
-    access_key: Option<String>,
-    secret_key: Option<String>,
-    hide: Option<OneOrMany>,
-    verify: Option<String>,
-    etag: Option<String>,
-    seal: Option<String>,
-    watch: Option<String>,
-    region: Option<String>,
-    trusted_proxy: Option<OneOrMany>,
-    max_connections: Option<usize>,
-    header_timeout: Option<String>,
-    body_timeout: Option<String>,
-    idle_timeout: Option<String>,
-    drain_timeout: Option<String>,
-    max_header: Option<String>,
-    max_put: Option<String>,
-    abandoned_uploads: Option<String>,
-    admin: Option<String>,
-    mount: Option<PathBuf>,
-    mount_allow_other: Option<bool>,
-    mount_mode: Option<String>,
-    mount_ttl: Option<String>,
-    log_format: Option<String>,
-    log: Option<String>,
-    buckets: BTreeMap<String, OfBucket>,
-}
-
-/// What the config file says of one bucket, in its table `[buckets.NAME]`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct OfBucket {
-    etag: Option<String>,
-}
-
-/// A list that may be written as a single text.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "expected a text or a list of texts")]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl OneOrMany {
-    fn into_vec(self) -> Vec<String> {
-        match self {
-            Self::One(one) => vec![one],
-            Self::Many(many) => many,
-        }
-    }
-}
-
-/// Reads the config file that was named, or none.
-///
-/// # Errors
-/// The file cannot be read, or a key of it is unknown or of the wrong kind.
-pub fn read_file(path: Option<&Path>) -> Result<File> {
-    let Some(path) = path else {
-        return Ok(File::default());
-    };
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("in {}", path.display()))
 }
 
 /// How to log: format and filter, needed before anything else.
@@ -386,22 +317,6 @@ pub fn mount_alone(
     Ok((tree, options, watch))
 }
 
-fn is_on(name: &str, flag: Option<String>, file: Option<String>) -> Result<bool> {
-    match flag.or(file).as_deref().unwrap_or("on") {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        other => bail!("{name} is on or off, not {other:?}"),
-    }
-}
-
-fn verify_mtime_only(flag: Option<String>, file: Option<String>) -> Result<bool> {
-    match flag.or(file).as_deref().unwrap_or("stamp") {
-        "stamp" => Ok(false),
-        "mtime" => Ok(true),
-        other => bail!("verify is stamp or mtime, not {other:?}"),
-    }
-}
-
 /// What is said of one bucket wins over what is said of all, wherever that was said.
 fn etags(
     flag: Option<String>,
@@ -424,98 +339,6 @@ fn etags(
         usual: kind("etag", flag.or(file).as_deref().unwrap_or("md5"))?,
         of_bucket,
     })
-}
-
-/// A size such as `100MiB`, of a command's option; none is 0.
-///
-/// # Errors
-/// It is no size, or 0.
-pub fn size(name: &str, text: &str) -> Result<u64> {
-    match bytes(text) {
-        Some(size) if size > 0 => Ok(size),
-        _ => bail!("{name}: {text:?} is no size such as 16K, 5M or 100MiB"),
-    }
-}
-
-fn list(flags: Vec<String>, file: Option<OneOrMany>, default: &[&str]) -> Vec<String> {
-    if !flags.is_empty() {
-        return flags;
-    }
-    file.map_or_else(
-        || default.iter().map(|s| (*s).to_owned()).collect(),
-        OneOrMany::into_vec,
-    )
-}
-
-/// `ADDR:PORT`, `[IPv6]:PORT`, `HOST:PORT`, `:PORT` (all addresses) or `unix:PATH`.
-fn address(text: &str) -> Result<Vec<Address>> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        if path.is_empty() {
-            bail!("listen: unix: wants the path of a socket");
-        }
-        return Ok(vec![Address::Unix(PathBuf::from(path))]);
-    }
-    let full = if text.starts_with(':') {
-        format!("[::]{text}")
-    } else {
-        text.to_owned()
-    };
-    let found = full
-        .to_socket_addrs()
-        .with_context(|| format!("listen: {text:?} is no ADDR:PORT or unix:PATH"))?;
-    let mut found: Vec<Address> = found.map(Address::Tcp).collect();
-    found.dedup();
-    Ok(found)
-}
-
-/// As [`address`], but on this machine alone where no address is said.
-fn admin_address(text: &str) -> Result<Vec<Address>> {
-    let full = match text.starts_with(':') {
-        true => format!("127.0.0.1{text}"),
-        false => text.to_owned(),
-    };
-    address(&full).map_err(|e| anyhow!("{}", e.to_string().replacen("listen", "admin", 1)))
-}
-
-/// A domain without its port: the port of a request's Host is not looked at either.
-fn domain(text: &str) -> Result<String> {
-    let name = match text.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => text,
-    };
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let name = name.trim_matches('.').to_ascii_lowercase();
-    if name.is_empty() || !name.chars().all(plain) || name.parse::<IpAddr>().is_ok() {
-        bail!("domain: {text:?} is no name such as s3.example.net");
-    }
-    Ok(name)
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().ok()?;
-    match &text[digits.len()..] {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" | "" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
-        "h" => Some(Duration::from_secs(number.checked_mul(3600)?)),
-        "d" => Some(Duration::from_secs(number.checked_mul(24 * 3600)?)),
-        _ => None,
-    }
-}
-
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().ok()?;
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" | "B" => 0,
-        "K" | "KB" | "KIB" => 10,
-        "M" | "MB" | "MIB" => 20,
-        "G" | "GB" | "GIB" => 30,
-        "T" | "TB" | "TIB" => 40,
-        _ => return None,
-    };
-    number.checked_mul(1 << shift)
 }
 
 /// systemd's, else root's, else the user's.
@@ -624,60 +447,6 @@ mod tests {
             let file = toml::from_str::<File>(text).expect("toml");
             let error = resolve(args(None), file).expect_err("no such thing");
             assert_eq!(error.to_string(), words);
-        }
-    }
-
-    #[test]
-    fn times_and_sizes_have_units() {
-        assert_eq!(duration("1500ms"), Some(Duration::from_millis(1500)));
-        assert_eq!(duration("2m"), Some(Duration::from_secs(120)));
-        assert_eq!(duration("x"), None);
-        assert_eq!(bytes("16K"), Some(16384));
-        assert_eq!(bytes("99999999999T"), None);
-    }
-
-    #[test]
-    fn listeners_are_addresses_or_sockets() {
-        assert_eq!(
-            address("unix:/run/t.sock").expect("a path"),
-            [Address::Unix("/run/t.sock".into())]
-        );
-        assert_eq!(
-            address("[::1]:9000").expect("an address"),
-            [Address::Tcp("[::1]:9000".parse().expect("an address"))]
-        );
-        assert_eq!(
-            address(":80").expect("all"),
-            [Address::Tcp("[::]:80".parse().expect("an address"))]
-        );
-        assert!(address("9000x").is_err());
-        assert!(address("unix:").is_err());
-    }
-
-    #[test]
-    fn the_admin_listener_is_on_this_machine_alone_unless_told_otherwise() {
-        let tcp = |text: &str| [Address::Tcp(text.parse().expect("an address"))];
-        let is = |text| admin_address(text).expect("an address");
-        assert_eq!(is(":9001"), tcp("127.0.0.1:9001"));
-        assert_eq!(is("0.0.0.0:9001"), tcp("0.0.0.0:9001"));
-        assert_eq!(is("unix:/run/a"), [Address::Unix("/run/a".into())]);
-        let error = admin_address("9001").expect_err("no address").to_string();
-        assert!(
-            error.starts_with("admin: \"9001\" is no ADDR:PORT"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_domain_is_a_name_and_its_port_does_not_count() {
-        for (text, name) in [
-            ("S3.Example.net", "s3.example.net"),
-            ("localhost:9000", "localhost"),
-        ] {
-            assert_eq!(domain(text).expect(text), name);
-        }
-        for text in ["", ":9000", "http://s3", "10.0.0.1", "a b", "[::1]:9000"] {
-            assert!(domain(text).is_err(), "{text}");
         }
     }
 }

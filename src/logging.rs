@@ -3,13 +3,21 @@
 use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;
 
+/// Reads what is to be logged.
+///
+/// # Errors
+/// A filter that cannot be read.
+pub fn filter(text: &str) -> Result<EnvFilter> {
+    EnvFilter::try_new(text)
+        .with_context(|| format!("log: {text:?} is no filter such as info or debug"))
+}
+
 /// Starts logging; later calls would fail, so it is called once.
 ///
 /// # Errors
 /// A filter that cannot be read.
 pub fn start(json: bool, filter: &str) -> Result<()> {
-    let filter = EnvFilter::try_new(filter)
-        .with_context(|| format!("log: {filter:?} is no filter such as info or debug"))?;
+    let filter = self::filter(filter)?;
     let builder = tracing_subscriber::fmt()
         // A log that cannot be written (its disk is full, its reader is gone) is no reason to panic.
         .log_internal_errors(false)

@@ -1,7 +1,7 @@
 //! The daemon: read what was said, do it, say what went wrong.
 //!
-//! Exit codes follow sysexits(3): 64 for a wrong argument or config, 1 for what failed at work; 130 where
-//! a signal ended a command that says how far it came.
+//! Exit codes follow sysexits(3): 64 for a wrong argument or config, 66 where the directory to serve is not there, 1
+//! for what failed at work; 130 where a signal ended a command that says how far it came.
 
 mod admin;
 mod cli;
@@ -17,6 +17,8 @@ use clap::error::ErrorKind;
 
 /// EX_USAGE of sysexits(3).
 const USAGE: u8 = 64;
+/// EX_NOINPUT of sysexits(3).
+const NO_INPUT: u8 = 66;
 /// What a shell makes of a program that SIGINT ended.
 const INTERRUPTED: u8 = 130;
 
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
         cli::Command::Inventory(args) => commands::inventory::run(*args),
         cli::Command::Seal(args) => commands::seal::run(*args),
         cli::Command::Generate { dir } => commands::generate::run(&dir),
+        cli::Command::Config(cli::ConfigCommand::Check(args)) => commands::config::check(*args),
+        cli::Command::Config(cli::ConfigCommand::Show(args)) => commands::config::show(*args),
         cli::Command::Inspect { file } => commands::inspect::run(&file),
     };
     match result {
@@ -47,6 +51,10 @@ fn main() -> ExitCode {
         Err(commands::Failure::Usage(error)) => {
             eprintln!("twintree: {}", told(&error));
             ExitCode::from(USAGE)
+        }
+        Err(commands::Failure::Missing(error)) => {
+            eprintln!("twintree: {}", told(&error));
+            ExitCode::from(NO_INPUT)
         }
         Err(commands::Failure::Work(error)) => {
             eprintln!("twintree: {}", told(&error));

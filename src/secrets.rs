@@ -62,11 +62,16 @@ pub fn given(config: &Config, env: impl Fn(&str) -> Option<String>) -> Result<Op
 /// # Errors
 /// The state directory cannot be used.
 pub fn kept(config: &Config) -> Result<Keys> {
-    let path = config.state_dir.join(FILE);
+    let path = place_of_kept(config);
     match path.exists() {
         true => from_file(&path),
         false => make(config, &path),
     }
+}
+
+/// Where the first start keeps the keys that it makes.
+pub fn place_of_kept(config: &Config) -> PathBuf {
+    config.state_dir.join(FILE)
 }
 
 /// systemd.exec(5), `LoadCredential=`: a file that only this service can read, in a directory of its own.

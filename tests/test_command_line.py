@@ -168,7 +168,6 @@ def test_what_cannot_be_done_ends_with_1_and_says_why_once(tree, tmp_path):
     plain = tmp_path / "plain"
     plain.write_text("x")
     for words, named in (
-        (["serve", tmp_path / "gone"], "No such file"), (["serve", plain], "Not a directory"),
         (["serve", tree, "--listen", "192.0.2.1:9"], "192.0.2.1:9"), (["serve", tree, "--listen", f"unix:{tmp_path}/gone/s"], "gone/s"),
         (["serve", tree, "--listen", "127.0.0.1:0", "--tls-cert", plain, "--tls-key", plain], "plain"),
         (["doctor", tmp_path / "gone"], "No such file"), (["inspect", tmp_path / "gone"], "No such file"),

@@ -33,7 +33,7 @@ const FILE_ONLY: [(&str, &str, &str); 3] = [
     ),
 ];
 
-const EXIT: [(&str, &str); 4] = [
+const EXIT: [(&str, &str); 5] = [
     (
         "0",
         "What was asked is done; of serve and mount: they were ended by SIGTERM or SIGINT.",
@@ -42,6 +42,10 @@ const EXIT: [(&str, &str); 4] = [
     (
         "64",
         "A wrong argument, variable or line of the config file (EX_USAGE).",
+    ),
+    (
+        "66",
+        "serve and config check: the directory to serve is not there (EX_NOINPUT).",
     ),
     (
         "130",
@@ -132,6 +136,21 @@ fn page(command: &Command, name: &str, names: &[String]) -> Result<Vec<u8>> {
         man.render_extra_section(&mut out)?;
     }
     let mut rest = Roff::new();
+    if !is_all && command.has_subcommands() {
+        let inner = command.get_subcommands();
+        let inner = inner.filter(|inner| inner.get_name() != "help");
+        let abouts: Vec<(&str, String)> = inner
+            .map(|inner| {
+                let about = inner.get_about().map(ToString::to_string);
+                (inner.get_name(), about.unwrap_or_default())
+            })
+            .collect();
+        let abouts: Vec<(&str, &str)> = abouts
+            .iter()
+            .map(|(name, about)| (*name, about.as_str()))
+            .collect();
+        terms(&mut rest, "COMMANDS", &abouts);
+    }
     terms(&mut rest, "EXIT STATUS", &EXIT);
     terms(&mut rest, "FILES", &FILES);
     let others = names.iter().filter(|other| *other != name);

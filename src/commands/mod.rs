@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub mod background;
+pub mod config;
 pub mod doctor;
 pub mod generate;
 pub mod inspect;
@@ -15,6 +16,8 @@ mod snippets;
 pub enum Failure {
     /// What was asked cannot be: exit code 64.
     Usage(anyhow::Error),
+    /// What should be served is not there: exit code 66.
+    Missing(anyhow::Error),
     /// It was tried and failed: exit code 1.
     Work(anyhow::Error),
     /// It was ended by SIGINT or SIGTERM, and has said how far it came: exit code 130.
@@ -28,7 +31,7 @@ impl From<anyhow::Error> for Failure {
 }
 
 /// A line of a message without what a terminal would act on: names on disk may hold anything.
-fn tame(text: &str) -> String {
+pub fn tame(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         match c.is_control() {

@@ -36,6 +36,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     let config = config::resolve(args, file).map_err(Failure::Usage)?;
     let notifier = Notifier::new(set).map_err(Failure::Usage)?;
     let held = systemd::sockets(set).map_err(Failure::Usage)?;
+    config::check::root(&config.root).map_err(Failure::Missing)?;
     let store = open(&config)?;
     let keys = keys(&config)?;
     raise_descriptor_limit();
@@ -65,7 +66,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
 }
 
 /// A variable of the environment; one that is empty counts as not set.
-fn set(name: &str) -> Option<String> {
+pub fn set(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())
 }
 

@@ -41,7 +41,7 @@ pub fn options(point: PathBuf, args: cli::Mounting) -> Result<MountOptions> {
         },
         ttl: match args.mount_ttl {
             None => Duration::from_secs(1),
-            Some(text) => super::duration(&text)
+            Some(text) => super::values::duration(&text)
                 .with_context(|| format!("mount-ttl: {text:?} is no time such as 500ms or 1s"))?,
         },
         notify: match args.mount_notify.as_deref().unwrap_or("on") {

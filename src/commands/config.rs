@@ -1,0 +1,79 @@
+//! `twintree config`: what `serve` would make of its settings, without serving.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+
+use super::Failure;
+use super::serve::set;
+use crate::config::show::{self, ShownKeys};
+use crate::config::{self, Config};
+use crate::{cli, secrets};
+
+/// Judges all of it.
+///
+/// # Errors
+/// The first thing that `serve` would not take, in its words.
+pub fn check(args: cli::Serve) -> Result<(), Failure> {
+    let file = config::read_file(args.config.as_deref()).map_err(Failure::Usage)?;
+    let (_, log) = config::logging(&args, &file).map_err(Failure::Usage)?;
+    let config = config::resolve(args, file).map_err(Failure::Usage)?;
+    config::check::root(&config.root).map_err(Failure::Missing)?;
+    config::check::rest(&config, &log, set).map_err(Failure::Usage)?;
+    let good = format!(
+        "{} would be served: the configuration is good\n",
+        config.root.display()
+    );
+    print(&good)
+}
+
+/// Prints every setting.
+///
+/// # Errors
+/// A word that cannot be; what is not there is shown all the same.
+pub fn show(mut args: cli::Serve) -> Result<(), Failure> {
+    let path = args.config.clone();
+    let file = config::read_file(path.as_deref()).map_err(Failure::Usage)?;
+    let table = match &path {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.with_context(|| format!("cannot read {}", path.display()));
+            let table = text.and_then(|text| Ok(text.parse::<toml::Table>()?));
+            Some(table.map_err(Failure::Usage)?)
+        }
+        None => None,
+    };
+    let said = std::mem::take(&mut args.said);
+    let config = config::resolve(args, file).map_err(Failure::Usage)?;
+    let keys = keys(&config).map_err(Failure::Usage)?;
+    print(&show::text(
+        &said,
+        path.as_deref().zip(table.as_ref()),
+        &keys,
+    ))
+}
+
+/// The keys that would count. None are made for this.
+fn keys(config: &Config) -> Result<ShownKeys> {
+    if let Some(keys) = secrets::given(config, set)? {
+        return Ok(ShownKeys {
+            access: Some(keys.access),
+            source: keys.source,
+        });
+    }
+    let kept = secrets::place_of_kept(config);
+    let source = match kept.exists() {
+        true => format!("kept in {}", kept.display()),
+        false => format!("made at the first start, in {}", kept.display()),
+    };
+    Ok(ShownKeys {
+        access: None,
+        source,
+    })
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    Ok(written.context("cannot print")?)
+}

@@ -1,0 +1,47 @@
+//! What can be judged of a configuration before anything is opened, beyond its words.
+
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use twintree_gateway::server::tls;
+
+use super::Config;
+use crate::{logging, secrets};
+
+/// Is there a directory to serve?
+///
+/// # Errors
+/// In one sentence, with what to do about it.
+pub fn root(root: &Path) -> Result<()> {
+    let shown = root.display();
+    match root.metadata() {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => bail!("cannot serve {shown}: it is not a directory: name the directory above it"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
+            "cannot serve {shown}: there is no such directory: make it (mkdir -p {shown}), mount its disk, or name another"
+        ),
+        Err(e) => Err(anyhow!(e).context(format!("cannot serve {shown}"))),
+    }
+}
+
+/// All but the root: the keys, where our state would lie, the certificate, the mount point, the log's filter.
+///
+/// # Errors
+/// The first that would not do.
+pub fn rest(config: &Config, log: &str, env: impl Fn(&str) -> Option<String>) -> Result<()> {
+    logging::filter(log)?;
+    if secrets::given(config, env)?.is_none() {
+        secrets::refuse_inside(&config.root, &config.state_dir)?;
+    }
+    if let Some((certificate, key)) = &config.tls {
+        tls::from_pem_files(certificate, key).context("TLS")?;
+    }
+    if let Some(mount) = &config.mount
+        && !mount.point.is_dir()
+    {
+        let point = mount.point.display();
+        bail!("mount: there is no directory {point}: make it (mkdir -p {point})");
+    }
+    Ok(())
+}
