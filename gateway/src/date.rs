@@ -33,19 +33,32 @@ pub fn iso8601(moment: Timestamp) -> String {
     String::from_utf8(out).expect("digits and punctuation are ASCII")
 }
 
-/// Gives whole seconds since the epoch in ISO 8601's basic format, `20240229T123456Z`, of which signatures are made.
-pub(crate) fn basic(seconds: i64) -> String {
-    let civil = civil(seconds);
-    let mut out = Vec::with_capacity(16);
-    push_year(&mut out, civil.year);
-    push_two(&mut out, civil.month);
-    push_two(&mut out, civil.day);
-    out.push(b'T');
-    push_two(&mut out, civil.second_of_day / 3600);
-    push_two(&mut out, civil.second_of_day / 60 % 60);
-    push_two(&mut out, civil.second_of_day % 60);
-    out.push(b'Z');
-    String::from_utf8(out).expect("digits are ASCII")
+/// Whole seconds since the epoch in ISO 8601's basic format, `20240229T123456Z`, of which signatures are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Basic([u8; 16]);
+
+impl Basic {
+    pub(crate) fn of(seconds: i64) -> Self {
+        let civil = civil(seconds);
+        let (year, clock) = (shown_year(civil.year), civil.second_of_day);
+        let mut out = *b"00000000T000000Z";
+        for (at, value) in [
+            (0, year / 100),
+            (2, year % 100),
+            (4, civil.month),
+            (6, civil.day),
+            (9, clock / 3600),
+            (11, clock / 60 % 60),
+            (13, clock % 60),
+        ] {
+            out[at..at + 2].copy_from_slice(&two(value));
+        }
+        Self(out)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("digits are ASCII")
+    }
 }
 
 /// Gives whole seconds since the epoch as an IMF-fixdate (RFC 9110, section 5.6.7).
@@ -171,15 +184,22 @@ fn seconds(year: i64, month: u32, day: u32, second_of_day: u32) -> Option<i64> {
 }
 
 /// Four digits, whatever a file's clock says: a filesystem can hold years that no date format does.
+fn shown_year(year: i64) -> u32 {
+    year.clamp(0, 9999) as u32
+}
+
 fn push_year(out: &mut Vec<u8>, year: i64) {
-    let year = year.clamp(0, 9999) as u32;
+    let year = shown_year(year);
     push_two(out, year / 100);
     push_two(out, year % 100);
 }
 
 fn push_two(out: &mut Vec<u8>, value: u32) {
-    out.push(b'0' + (value / 10 % 10) as u8);
-    out.push(b'0' + (value % 10) as u8);
+    out.extend_from_slice(&two(value));
+}
+
+fn two(value: u32) -> [u8; 2] {
+    [b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]
 }
 
 fn push_clock(out: &mut Vec<u8>, second_of_day: u32) {

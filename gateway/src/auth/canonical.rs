@@ -32,25 +32,20 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// Gives the readings that differ for this request; the defined one comes first.
-    pub(crate) fn all(head: &Head<'_>) -> Vec<Reading> {
+    pub(crate) fn all(head: &Head<'_>) -> impl Iterator<Item = Reading> + use<> {
         let verbatim = !head.path.bytes().all(|byte| is_plain(byte, true)) && {
             let mut encoded = Vec::with_capacity(head.path.len());
             push_path(&mut encoded, head.path, PathForm::Encoded);
             encoded != head.path.as_bytes()
         };
         let plus = head.query.is_some_and(|query| query.contains('+'));
-        let mut readings = Vec::with_capacity(1);
-        for path in [PathForm::Encoded, PathForm::Verbatim] {
-            for reading in [Plus::Space, Plus::Plus] {
-                if (path == PathForm::Encoded || verbatim) && (reading == Plus::Space || plus) {
-                    readings.push(Reading {
-                        path,
-                        plus: reading,
-                    });
-                }
-            }
-        }
-        readings
+        [PathForm::Encoded, PathForm::Verbatim]
+            .into_iter()
+            .flat_map(|path| [Plus::Space, Plus::Plus].map(|plus| Reading { path, plus }))
+            .filter(move |reading| {
+                (reading.path == PathForm::Encoded || verbatim)
+                    && (reading.plus == Plus::Space || plus)
+            })
     }
 }
 
@@ -164,7 +159,12 @@ pub(crate) fn decoded(raw: &str, plus: Plus) -> impl Iterator<Item = u8> + '_ {
 }
 
 fn hex_digit(byte: Option<&u8>) -> Option<u8> {
-    char::from(*byte?).to_digit(16).map(|digit| digit as u8)
+    match *byte? {
+        digit @ b'0'..=b'9' => Some(digit - b'0'),
+        digit @ b'a'..=b'f' => Some(digit - b'a' + 10),
+        digit @ b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
 }
 
 /// Does it stand for itself in an encoded text?
@@ -234,9 +234,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// Appends bytes as lower-case hex.
 pub(crate) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 15)]);
+    let start = out.len();
+    out.resize(start + 2 * bytes.len(), 0);
+    for (pair, byte) in out[start..].chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 

@@ -9,10 +9,9 @@ use std::fmt;
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use ring::digest::{Context, SHA256};
-use subtle::ConstantTimeEq;
 
 use super::canonical::{hex, hex32};
-use super::credentials::{KeyedHmac, hmac_sha256};
+use super::credentials::{KeyedHmac, hmac_sha256, is_same};
 use crate::error::{Code, S3Error};
 
 /// The longest chunk header or trailer line, in bytes: a size, a signature, a checksum fit many times.
@@ -59,7 +58,7 @@ pub(crate) struct ChunkSigner {
 }
 
 impl ChunkSigner {
-    pub(crate) fn new(key: KeyedHmac, timestamp: String, scope: &str, seed: String) -> Self {
+    pub(crate) fn new(key: KeyedHmac, timestamp: &str, scope: &str, seed: String) -> Self {
         Self {
             key,
             common: format!("\n{timestamp}\n{scope}\n"),
@@ -87,7 +86,7 @@ impl ChunkSigner {
 
     fn verify(&mut self, to_sign: String, given: &[u8; 32]) -> Result<(), S3Error> {
         let computed = hmac_sha256(&self.key, to_sign.as_bytes());
-        if !bool::from(computed.ct_eq(given)) {
+        if !is_same(&computed, given) {
             return Err(S3Error::new(Code::SignatureDoesNotMatch)
                 .with("StringToSign", to_sign)
                 .with("SignatureProvided", hex(given)));

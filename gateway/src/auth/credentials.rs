@@ -10,6 +10,9 @@ use std::sync::Arc;
 use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::{Mutex, RwLock};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use super::signature::Scope;
 
 /// HMAC-SHA256 with its key already absorbed; cloned for each use.
 pub(crate) type KeyedHmac = Hmac<Sha256>;
@@ -47,8 +50,8 @@ pub struct Credentials {
 /// One state of the table. A request is verified against one state from beginning to end.
 pub(crate) struct Table {
     secrets: HashMap<String, Secret>,
-    /// Signing keys by `ACCESS_KEY/DATE/REGION`, filled by verified requests only, so that nobody
-    /// without a secret can crowd it.
+    /// Signing keys by [`Scope::signer`], filled by verified requests only, so that nobody without a secret can
+    /// crowd it. Neither a date nor a region holds a slash, so the name is unambiguous even where an access key does.
     derived: Mutex<HashMap<Box<str>, KeyedHmac>>,
 }
 
@@ -96,44 +99,26 @@ impl Table {
 
     /// Gives the key that signs for this access key, day and region, and whether it was derived just now; `None` for
     /// an unknown access key.
-    pub(crate) fn signing_key(
-        &self,
-        access_key: &str,
-        date: &str,
-        region: &str,
-    ) -> Option<(KeyedHmac, bool)> {
-        let secret = self.secret(access_key)?;
-        let name = cache_name(access_key, date, region);
-        if let Some(key) = self.derived.lock().get(name.as_str()) {
+    pub(crate) fn signing_key(&self, scope: &Scope<'_>) -> Option<(KeyedHmac, bool)> {
+        if let Some(key) = self.derived.lock().get(scope.signer) {
             return Some((key.clone(), false));
         }
-        Some((derive(secret, date, region), true))
+        let secret = self.secret(scope.access_key)?;
+        Some((derive(secret, scope.date, scope.region), true))
     }
 
     /// Keeps a key that has just verified a request.
-    pub(crate) fn remember(&self, access_key: &str, date: &str, region: &str, key: &KeyedHmac) {
-        let name = cache_name(access_key, date, region);
+    pub(crate) fn remember(&self, scope: &Scope<'_>, key: &KeyedHmac) {
         let mut derived = self.derived.lock();
-        if derived.contains_key(name.as_str()) {
+        if derived.contains_key(scope.signer) {
             return;
         }
         if derived.len() >= CACHED_KEYS {
             // Days pass and old ones are never asked for again; starting over costs one derivation each.
             derived.clear();
         }
-        derived.insert(name.into_boxed_str(), key.clone());
+        derived.insert(scope.signer.into(), key.clone());
     }
-}
-
-/// Neither a date nor a region holds a slash, so the name is unambiguous even where an access key holds one.
-fn cache_name(access_key: &str, date: &str, region: &str) -> String {
-    let mut name = String::with_capacity(access_key.len() + date.len() + region.len() + 2);
-    name.push_str(access_key);
-    name.push('/');
-    name.push_str(date);
-    name.push('/');
-    name.push_str(region);
-    name
 }
 
 /// Derives the signing key (S3 API, "Calculating a signature": date, region, service, terminator).
@@ -156,9 +141,25 @@ pub(crate) fn hmac_sha256(key: &KeyedHmac, message: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
+/// Compares two of them in time that does not depend on what they hold; by words, for a step costs the same.
+pub(crate) fn is_same(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    words(one).ct_eq(&words(other)).into()
+}
+
+fn words(bytes: &[u8; 32]) -> [u64; 4] {
+    let (words, _) = bytes.as_chunks();
+    std::array::from_fn(|at| u64::from_ne_bytes(words[at]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn scope(credential: &str) -> Scope<'_> {
+        Scope::parse(credential).expect("a credential")
+    }
+
+    const SCOPE: &str = "AK/20130524/r/s3/aws4_request";
 
     fn one(secret: &str) -> Vec<(String, Secret)> {
         vec![("AK".to_owned(), Secret::new(secret))]
@@ -177,21 +178,21 @@ mod tests {
         let credentials = Credentials::new(one("old"));
         let table = credentials.table();
         let old = table
-            .signing_key("AK", "20130524", "r")
+            .signing_key(&scope(SCOPE))
             .expect("the key is in the table")
             .0;
-        table.remember("AK", "20130524", "r", &old);
+        table.remember(&scope(SCOPE), &old);
         credentials.replace(one("new"));
         let new = credentials
             .table()
-            .signing_key("AK", "20130524", "r")
+            .signing_key(&scope(SCOPE))
             .expect("the key is in the table")
             .0;
         assert_ne!(hmac_sha256(&old, b"x"), hmac_sha256(&new, b"x"));
         assert!(
             credentials
                 .table()
-                .signing_key("other", "20130524", "r")
+                .signing_key(&scope("other/20130524/r/s3/aws4_request"))
                 .is_none()
         );
     }
@@ -201,12 +202,24 @@ mod tests {
         let credentials = Credentials::new(one("s"));
         let table = credentials.table();
         let key = table
-            .signing_key("AK", "20130524", "r")
+            .signing_key(&scope(SCOPE))
             .expect("the key is in the table")
             .0;
         for n in 0..3 * CACHED_KEYS {
-            table.remember("AK", "20130524", &n.to_string(), &key);
+            let credential = format!("AK/20130524/{n}/s3/aws4_request");
+            table.remember(&scope(&credential), &key);
             assert!(table.derived.lock().len() <= CACHED_KEYS);
+        }
+    }
+
+    #[test]
+    fn only_the_very_same_32_bytes_are_the_same() {
+        let one: [u8; 32] = std::array::from_fn(|at| at as u8);
+        assert!(is_same(&one, &one.clone()));
+        for at in 0..32 {
+            let mut other = one;
+            other[at] ^= 1;
+            assert!(!is_same(&one, &other), "byte {at}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use time::{Date, Month, Time};
 
-use crate::date::{basic, parse_http_date};
+use crate::date::{Basic, parse_http_date};
 
 /// A moment of a signature, in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +48,8 @@ impl SignedAt {
     }
 
     /// Writes the basic form, as it is signed.
-    pub(crate) fn basic(self) -> String {
-        basic(self.seconds)
+    pub(crate) fn basic(self) -> Basic {
+        Basic::of(self.seconds)
     }
 
     fn join(date: Date, clock: [&str; 3]) -> Option<Self> {
@@ -94,7 +94,7 @@ mod tests {
         ] {
             assert_eq!(SignedAt::parse(text), Some(moment), "{text}");
         }
-        assert_eq!(moment.basic(), "19941106T084937Z");
+        assert_eq!(moment.basic().as_str(), "19941106T084937Z");
     }
 
     #[test]

@@ -39,8 +39,15 @@ impl<'a> Fields<'a> {
     /// The first value of a name, where it is visible ASCII.
     pub(crate) fn text(self, name: &str) -> Option<Result<&'a str, NotAscii>> {
         let visible = |byte: &u8| (b' '..=b'~').contains(byte) || *byte == b'\t';
-        self.get(name).map(|value| {
-            let text = value.iter().all(visible).then_some(value);
+        let map = match self {
+            Self::Map(map) => map,
+            Self::Few(few) => {
+                let found = few.iter().find(|(found, _)| *found == name);
+                return found.map(|(_, value)| Ok(*value));
+            }
+        };
+        map.get(name).map(|value| {
+            let text = Some(value.as_bytes()).filter(|value| value.iter().all(visible));
             text.and_then(|value| std::str::from_utf8(value).ok())
                 .ok_or(NotAscii)
         })

@@ -19,7 +19,7 @@ pub(super) fn verify(
     let fields = Fields::parse(rest)?;
     let scope = Scope::parse(fields.credential).map_err(malformed)?;
     let signed_at = signed_at(head)?;
-    if !signed_at.basic().starts_with(scope.date) {
+    if !signed_at.basic().as_str().starts_with(scope.date) {
         return Err(malformed(
             "the Credential's date is not that of the request",
         ));

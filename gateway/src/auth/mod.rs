@@ -10,7 +10,7 @@ mod fields;
 mod header;
 mod hoisted;
 mod presigned;
-mod signature;
+pub(crate) mod signature;
 mod v2;
 
 pub mod chunked;

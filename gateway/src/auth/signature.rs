@@ -2,14 +2,14 @@
 //! comparison. Which reading of an ambiguous request was signed is found here by trying.
 
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use twintree_store::Timestamp;
 
 use super::canonical::{self, Reading, hex32};
 use super::chunked::{ChunkSigner, Framing};
-use super::credentials::{KeyedHmac, Table, hmac_sha256};
+use super::credentials::{KeyedHmac, Table, hmac_sha256, is_same};
 use super::dates::SignedAt;
 use super::{ContentSha256, Head, MAX_SKEW, Payload, Plus, Principal, Scheme, Verified};
+use crate::date::Basic;
 use crate::error::{Code, S3Error};
 
 /// The one algorithm of SigV4 that we verify.
@@ -23,6 +23,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) region: &'a str,
     /// Everything behind the access key, as it is signed.
     pub(crate) text: &'a str,
+    /// `ACCESS_KEY/DATE/REGION`, which the signing key is of.
+    pub(crate) signer: &'a str,
 }
 
 impl<'a> Scope<'a> {
@@ -54,6 +56,7 @@ impl<'a> Scope<'a> {
             date,
             region,
             text: &credential[access_key.len() + 1..],
+            signer: &credential[..access_key.len() + date.len() + region.len() + 2],
         })
     }
 }
@@ -80,14 +83,9 @@ impl Claim<'_> {
         let content = ContentSha256::parse(self.content)?;
         let signed: Vec<&str> = self.signed_headers.split(';').collect();
         require_signed_headers(head, &signed, self.scheme, content)?;
-        let Scope {
-            access_key,
-            date,
-            region,
-            text: scope,
-        } = self.scope;
+        let access_key = self.scope.access_key;
         let (key, is_new) = table
-            .signing_key(access_key, date, region)
+            .signing_key(&self.scope)
             .ok_or_else(|| unknown_key(access_key))?;
         let timestamp = self.signed_at.basic();
         let given = hex32(self.signature.as_bytes());
@@ -95,15 +93,15 @@ impl Claim<'_> {
         for reading in Reading::all(head) {
             let request = canonical::request(head, reading, &signed, self.content, self.without);
             let mut to_sign = Vec::with_capacity(256);
-            for line in [ALGORITHM, &timestamp, scope] {
+            for line in [ALGORITHM, timestamp.as_str(), self.scope.text] {
                 to_sign.extend_from_slice(line.as_bytes());
                 to_sign.push(b'\n');
             }
             canonical::push_hex(&mut to_sign, &Sha256::digest(&request));
             let computed = hmac_sha256(&key, &to_sign);
-            if given.is_some_and(|given| bool::from(computed.ct_eq(&given))) {
+            if given.is_some_and(|given| is_same(&computed, &given)) {
                 if is_new {
-                    table.remember(access_key, date, region, &key);
+                    table.remember(&self.scope, &key);
                 }
                 return Ok(self.verified(content, key, timestamp, reading.plus));
             }
@@ -121,7 +119,7 @@ impl Claim<'_> {
         &self,
         content: ContentSha256,
         key: KeyedHmac,
-        timestamp: String,
+        timestamp: Basic,
         plus: Plus,
     ) -> Verified {
         let payload = match content {
@@ -132,8 +130,8 @@ impl Claim<'_> {
                 signed: true,
                 trailer,
             } => {
-                let signer =
-                    ChunkSigner::new(key, timestamp, self.scope.text, self.signature.to_owned());
+                let seed = self.signature.to_owned();
+                let signer = ChunkSigner::new(key, timestamp.as_str(), self.scope.text, seed);
                 Payload::Chunked(Framing::signed(signer, trailer))
             }
         };
@@ -184,7 +182,7 @@ pub(crate) fn refuse_skew(signed_at: SignedAt, now: Timestamp) -> Result<(), S3E
         return Ok(());
     }
     Err(S3Error::new(Code::RequestTimeTooSkewed)
-        .with("RequestTime", signed_at.basic())
+        .with("RequestTime", signed_at.basic().as_str())
         .with("ServerTime", crate::date::iso8601(now))
         .with("MaxAllowedSkewMilliseconds", (MAX_SKEW * 1000).to_string()))
 }
@@ -207,6 +205,7 @@ mod tests {
             ("A/K", "20130524", "xx-any-9")
         );
         assert_eq!(scope.text, "20130524/xx-any-9/s3/aws4_request");
+        assert_eq!(scope.signer, "A/K/20130524/xx-any-9");
         for bad in [
             "AK/20130524/r/s3",
             "AK/20130524/r/s3/aws5_request",

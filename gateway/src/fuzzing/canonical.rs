@@ -40,7 +40,7 @@ pub fn canonical(data: &[u8]) {
         let expected = request.canonical(habit, &signed, &payload, without);
         assert_eq!(canonical(reading(habit)), expected, "{habit:?}");
     }
-    let readings = Reading::all(&head);
+    let readings: Vec<Reading> = Reading::all(&head).collect();
     assert_eq!(readings.first(), Some(&reading(HABITS[0])));
     let tried: Vec<_> = readings.into_iter().map(canonical).collect();
     let missing = HABITS.map(|habit| canonical(reading(habit)));

@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
-use super::aws::{self, ACCESS_KEY, DATE, SCOPE, SECRET, TIMESTAMP};
+use super::aws::{self, ACCESS_KEY, SCOPE, SECRET, TIMESTAMP};
 use super::draw::Draw;
 use crate::auth::chunked::{ChunkSigner, Decoder, Framing};
+use crate::auth::signature::Scope;
 use crate::auth::{Credentials, Secret};
 use crate::error::Code;
 
@@ -98,11 +99,11 @@ fn framing(form: Form) -> Framing {
         return Framing::unsigned();
     }
     let credentials = Credentials::new([(ACCESS_KEY.to_owned(), Secret::new(SECRET))]);
-    let key = credentials
-        .table()
-        .signing_key(ACCESS_KEY, DATE, "us-east-1");
+    let credential = format!("{ACCESS_KEY}/{SCOPE}");
+    let scope = Scope::parse(&credential).expect("a credential");
+    let key = credentials.table().signing_key(&scope);
     let (key, _) = key.expect("the key is in the table");
-    let signer = ChunkSigner::new(key, TIMESTAMP.to_owned(), SCOPE, SEED.to_owned());
+    let signer = ChunkSigner::new(key, TIMESTAMP, SCOPE, SEED.to_owned());
     Framing::signed(signer, form == Form::SignedWithTrailer)
 }
 

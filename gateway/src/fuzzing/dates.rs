@@ -34,7 +34,7 @@ pub fn dates(data: &[u8]) {
     }
     if let Some(signed) = SignedAt::parse(&text) {
         assert_eq!(
-            SignedAt::from_basic(&signed.basic()),
+            SignedAt::from_basic(signed.basic().as_str()),
             Some(signed),
             "{text:?}"
         );
