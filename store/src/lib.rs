@@ -42,6 +42,7 @@ pub mod posix;
 pub mod probe;
 mod publish;
 mod random;
+pub mod ready;
 mod record;
 mod relaxed;
 mod room;
@@ -80,6 +81,7 @@ pub use multipart::{
 };
 pub use name::{BucketName, ObjectKey};
 pub use object::{Access, Object, ObjectInfo, PartInfo};
+pub use ready::{Portrait, Ready};
 pub use room::{Claim, Room};
 pub use sealer::{Left, SealEvent, SealOptions, SealReport};
 pub use settings::BucketSettings;

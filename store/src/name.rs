@@ -3,6 +3,7 @@
 //! This file knows nothing of paths; `path.rs` maps keys to them.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The name of the directory that a bucket reserves for us, at every depth, in any letter case.
 pub const RESERVED: &str = ".twintree";
@@ -11,7 +12,7 @@ pub const MAX_KEY: usize = 1024;
 
 /// The name of a bucket: a directory directly under the root.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BucketName(String);
+pub struct BucketName(Arc<str>);
 
 impl BucketName {
     /// Accepts what boto3 lets through: `[A-Za-z0-9._-]{1,255}`, not starting with a dot.
@@ -31,7 +32,7 @@ impl BucketName {
         {
             return Err("bucket names have letters, digits, dots, hyphens and underscores only");
         }
-        Ok(Self(name.to_owned()))
+        Ok(Self(name.into()))
     }
 
     /// Accepts what S3 accepts for a new bucket: 3 to 63 of `[a-z0-9.-]`, not an IPv4 address, no

@@ -134,7 +134,7 @@ impl Claim {
     /// Is the file still what was claimed? It shows the same size and mtime. Who has it open for writing may
     /// have written; who had has dropped the record if he did. In another process's mount that shows in ctime,
     /// which a deletion, a chmod or new tags move as well: the record tells.
-    fn holds(&self, file: &File, now: &FileState) -> Result<bool> {
+    pub(crate) fn holds(&self, file: &File, now: &FileState) -> Result<bool> {
         if self.changes.in_flux(self.inode).is_some() {
             return Ok(false);
         }

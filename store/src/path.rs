@@ -88,7 +88,7 @@ pub(crate) fn native(key: &ObjectKey) -> Option<DiskPath> {
         unescape(component, &mut bytes);
         let name = &bytes[start..];
         let legal = !name.is_empty() && name != b"." && name != b".." && name.len() <= NAME_MAX;
-        if !legal || key_text(name) != component {
+        if !legal || (!component.is_ascii() && key_text(name) != component) {
             return None;
         }
     }
@@ -138,7 +138,7 @@ fn is_escape(c: char) -> bool {
 
 /// The disk name that has this text, which came from [`key_text`].
 pub(crate) fn disk_name(text: &str) -> Cow<'_, [u8]> {
-    if !text.contains(is_escape) {
+    if text.is_ascii() || !text.contains(is_escape) {
         return Cow::Borrowed(text.as_bytes());
     }
     let mut name = Vec::with_capacity(text.len());
@@ -148,6 +148,10 @@ pub(crate) fn disk_name(text: &str) -> Cow<'_, [u8]> {
 
 /// Key text to disk bytes; what does not come back as it was is caught by the caller.
 fn unescape(text: &str, out: &mut Vec<u8>) {
+    if text.is_ascii() {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
     for c in text.chars() {
         match escaped_byte(c) {
             Some(byte) if byte >= 0x80 => out.push(byte),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::fsfacts::FsFacts;
@@ -44,7 +45,7 @@ pub(crate) struct Buckets {
     /// Names that once were a filesystem of their own, so that a bare mount point is not taken for them.
     mounted: Mutex<HashMap<String, u64>>,
     /// Directories of buckets on the root's own filesystem, held open. What is held keeps its inode's number.
-    held: Mutex<HashMap<String, Held>>,
+    held: Mutex<HashMap<String, Held, RandomState>>,
 }
 
 /// A bucket's directory, as it was resolved last.

@@ -2,15 +2,14 @@
 //! those of the whole way; what this adds is the order, without a thread or a future between them.
 
 use http::Method;
-use twintree_store::{Access, Timestamp};
+use twintree_store::ObjectInfo;
 
 use super::get_object::INLINE;
-use super::open_object::Opened;
-use super::read_plan::{Asked, Plan};
+use super::read_plan::Asked;
 use crate::auth::{self, Fields, Head, Payload};
-use crate::call::Gateway;
+use crate::call::{Gateway, Reply};
 use crate::reply::{Noted, SentBy};
-use crate::route::{self, Query};
+use crate::route;
 use crate::server::{Express, ExpressHead, Expressed, pages, push_field};
 
 impl Express for Gateway {
@@ -29,29 +28,23 @@ impl Express for Gateway {
                 virtual_bucket: None,
             },
             &self.credentials,
-            Timestamp::now(),
+            head.received,
         );
         let verified = verified.ok()?;
         if matches!(verified.payload, Payload::Chunked(_)) {
             return None;
         }
-        let object = self.store.bucket_cached(&bucket).ok()?;
-        let object = object.open(&key, Access::Cached).ok()?;
+        let found = self.store.bucket_cached(&bucket).ok()?;
+        let ready = found.open_ready(&key)?;
+        let info = &ready.portrait.info;
         let is_head = head.method == Method::HEAD;
-        let is_large = !is_head && object.info.size > INLINE;
-        if is_large || object.info.in_flux || object.remote || object.is_snapshot() {
+        if info.in_flux || (!is_head && info.size > INLINE) {
             return None;
         }
-        let opened = Opened::unconditionally(object);
         let checksum = fields.get("x-amz-checksum-mode");
-        let asked =
-            Asked::of_whole(checksum.is_some_and(|mode| mode.eq_ignore_ascii_case(b"ENABLED")));
-        let Plan { reply, slice } = asked.plan(&Query::default(), &opened).ok()?;
-        for (name, value) in reply.headers() {
-            push_field(out, name.as_str(), value.as_bytes());
-        }
-        out.extend_from_slice(b"\r\n");
-        let body = slice.filter(|slice| slice.length > 0 && !is_head);
+        let checksum = checksum.is_some_and(|mode| mode.eq_ignore_ascii_case(b"ENABLED"));
+        let shown = |info: &ObjectInfo| head_of(&Asked::whole(info, checksum));
+        out.extend_from_slice(ready.portrait.head(usize::from(checksum), shown));
         let mut noted = Noted {
             operation: if is_head { "HeadObject" } else { "GetObject" },
             bucket: Some(bucket),
@@ -60,14 +53,13 @@ impl Express for Gateway {
             sent_by: SentBy::Nothing,
             failure: None,
         };
-        let Some(slice) = body else {
+        if is_head || info.size == 0 {
             return Some(Expressed { noted, body: 0 });
-        };
-        let length = usize::try_from(slice.length).ok()?;
-        let file = opened.object.file.as_ref()?;
-        let read = pages::append_now(file, slice.start, length, out).ok()?;
+        }
+        let length = usize::try_from(info.size).ok()?;
+        let read = pages::append_now(&ready.file, 0, length, out).ok()?;
         // Bytes count only if the file is, after reading them, what it was when it was described.
-        if read != length || !opened.object.unchanged().ok()? {
+        if read != length || !ready.unchanged().ok()? {
             return None;
         }
         noted.sent_by = SentBy::Inline;
@@ -76,4 +68,14 @@ impl Express for Gateway {
             body: length,
         })
     }
+}
+
+/// What follows the fields that every answer begins with, to the empty line.
+fn head_of(reply: &Reply) -> Box<[u8]> {
+    let mut out = Vec::new();
+    for (name, value) in reply.headers() {
+        push_field(&mut out, name.as_str(), value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out.into()
 }

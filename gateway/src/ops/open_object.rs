@@ -25,17 +25,6 @@ pub(super) struct Opened {
     pub(super) sent_by: SentBy,
 }
 
-impl Opened {
-    /// What was opened at once by a request without conditions.
-    pub(super) fn unconditionally(object: Object) -> Self {
-        Self {
-            object,
-            verdict: Verdict::Proceed,
-            sent_by: SentBy::Inline,
-        }
-    }
-}
-
 impl Opening<'_> {
     /// Opens the object and decides the conditions.
     ///

@@ -75,15 +75,20 @@ impl Asked {
         })
     }
 
-    /// A read of all of an object, whatever there is.
-    pub(super) fn of_whole(checksum: bool) -> Self {
-        Self {
+    /// The answer to who asks for all of an object, whatever there is, but for the bytes.
+    pub(super) fn whole(info: &ObjectInfo, checksum: bool) -> Reply {
+        let asked = Self {
             version: Version::Current,
             conditions: ReadConditions::default(),
             range: None,
             part: None,
             checksum,
-        }
+        };
+        let plan = asked.plan_of(&Query::default(), info, &Verdict::Proceed);
+        plan.expect(
+            "what has no condition, range, part or override asks for nothing that could be refused",
+        )
+        .reply
     }
 
     /// Says what to open.
@@ -100,10 +105,18 @@ impl Asked {
     /// # Errors
     /// `PreconditionFailed`, `InvalidRange`, `InvalidPartNumber`, `InvalidArgument` for an override.
     pub(super) fn plan(&self, query: &Query, opened: &Opened) -> Result<Plan, S3Error> {
-        let info = &opened.object.info;
+        self.plan_of(query, &opened.object.info, &opened.verdict)
+    }
+
+    fn plan_of(
+        &self,
+        query: &Query,
+        info: &ObjectInfo,
+        verdict: &Verdict,
+    ) -> Result<Plan, S3Error> {
         let mut reply = Response::new(ReplyBody::Empty);
         self.version.name_in(&mut reply);
-        match opened.verdict {
+        match *verdict {
             Verdict::Proceed => {}
             Verdict::Failed(condition) => {
                 return Err(S3Error::new(Code::PreconditionFailed).with("Condition", condition));

@@ -49,12 +49,18 @@ pub(crate) enum Client {
 }
 
 impl Account {
-    /// Opens the account when the head of a request is complete.
-    pub(crate) fn open(pulse: Arc<Pulse>, id: RequestId, method: Method, client: Client) -> Self {
+    /// Opens the account of a request whose head was complete at `started`.
+    pub(crate) fn open(
+        pulse: Arc<Pulse>,
+        started: Instant,
+        id: RequestId,
+        method: Method,
+        client: Client,
+    ) -> Self {
         pulse.request_started();
         Self {
             pulse,
-            started: Instant::now(),
+            started,
             id,
             method,
             client,
@@ -66,11 +72,6 @@ impl Account {
             whole: false,
             offer: None,
         }
-    }
-
-    /// Notes that it began before it was opened.
-    pub(crate) fn began(&mut self, started: Instant) {
-        self.started = started;
     }
 
     /// Notes the answer.

@@ -15,6 +15,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SERVER, TRANSFER_EN
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use tower_service::Service as _;
 
 use super::ServerOptions;
@@ -69,7 +70,13 @@ impl Front {
         let method = refusal
             .as_ref()
             .map_or(request.method(), |refusal| &refusal.method);
-        let mut account = Account::open(self.pulse.clone(), id, method.clone(), client);
+        let mut account = Account::open(
+            self.pulse.clone(),
+            Instant::now(),
+            id,
+            method.clone(),
+            client,
+        );
 
         let leftover = Leftover::new(self.pulse.clone());
         let expects_continue = request.headers().contains_key(EXPECT);

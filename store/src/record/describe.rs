@@ -45,6 +45,13 @@ pub(crate) struct Xattrs {
     meta: Option<Vec<u8>>,
 }
 
+impl Xattrs {
+    /// The record's bytes.
+    pub(crate) fn record(&self) -> Option<&[u8]> {
+        self.record.as_deref()
+    }
+}
+
 /// The most that is kept of one file's xattrs, in bytes.
 const KEPT: usize = 512;
 

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::stamp::FileState;
@@ -22,7 +23,7 @@ pub(crate) struct Memory {
 
 #[derive(Default)]
 struct Shard {
-    entries: HashMap<(u64, u64), Entry>,
+    entries: HashMap<(u64, u64), Entry, RandomState>,
     /// Keys in the order of their arrival, for eviction.
     arrival: VecDeque<(u64, u64)>,
 }

@@ -14,6 +14,7 @@ use super::{Record, Unreadable, Xattrs};
 use crate::Timestamp;
 use crate::etag::Derivation;
 use crate::known::{self, Known};
+use crate::ready::{PORTRAITS, Portrait};
 use crate::{ETag, Result, StoreError};
 
 /// How long after its seal a record may have been published (FORMATS: W).
@@ -71,6 +72,8 @@ pub(crate) struct Judge {
     pub(crate) memory: Memory,
     /// What lies in the xattrs of quiet files.
     pub(crate) xattrs: Known<Arc<Xattrs>>,
+    /// What such files are.
+    pub(crate) portraits: Known<Arc<Portrait>>,
     /// `verify = "mtime"`: equal size and mtime are enough.
     mtime_only: bool,
     /// The boot that this process runs in.
@@ -190,6 +193,7 @@ impl Judge {
         Self {
             memory: Memory::default(),
             xattrs: Known::with_capacity(XATTRS),
+            portraits: Known::with_capacity(PORTRAITS),
             mtime_only,
             boot: this_boot(),
         }
