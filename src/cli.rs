@@ -186,7 +186,7 @@ pub enum Source {
 }
 
 /// The words that were said of each setting, and where.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Said(BTreeMap<String, (Source, Vec<String>)>);
 
 impl Said {
@@ -274,7 +274,7 @@ pub struct Inventory {
 
 /// Options of `serve`. Each may also stand in the environment or in the config file; a flag wins over the
 /// environment, which wins over the file.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Serve {
     /// The directory whose directories are buckets
     #[arg(env = "TWINTREE_ROOT")]
@@ -407,7 +407,7 @@ pub struct Serve {
 }
 
 /// How the buckets are mounted.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Mounting {
     /// Let all users into the mount; the kernel checks their permissions [default: the daemon's user alone]
     #[arg(
@@ -473,7 +473,7 @@ pub struct MountAlone {
 }
 
 /// Limits, each with a default that suits a NAS.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Limits {
     /// Connections at once [default: 4096]
     #[arg(long, value_name = "N", env = "TWINTREE_MAX_CONNECTIONS")]

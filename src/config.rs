@@ -23,7 +23,7 @@ use twintree_store::{BucketName, Durability, ETagKind, ETagKinds, KeyPolicy, Sto
 use crate::cli;
 
 use file::OfBucket;
-pub use file::{File, read_file};
+pub use file::{File, read_file, read_table};
 pub use values::size;
 use values::{address, admin_address, bytes, domain, duration, is_on, list, verify_mtime_only};
 

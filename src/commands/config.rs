@@ -34,15 +34,8 @@ pub fn check(args: cli::Serve) -> Result<(), Failure> {
 pub fn show(mut args: cli::Serve) -> Result<(), Failure> {
     let path = args.config.clone();
     let file = config::read_file(path.as_deref()).map_err(Failure::Usage)?;
-    let table = match &path {
-        Some(path) => {
-            let text = std::fs::read_to_string(path);
-            let text = text.with_context(|| format!("cannot read {}", path.display()));
-            let table = text.and_then(|text| Ok(text.parse::<toml::Table>()?));
-            Some(table.map_err(Failure::Usage)?)
-        }
-        None => None,
-    };
+    let table = path.as_deref().map(config::read_table).transpose();
+    let table = table.map_err(Failure::Usage)?;
     let said = std::mem::take(&mut args.said);
     let config = config::resolve(args, file).map_err(Failure::Usage)?;
     let keys = keys(&config).map_err(Failure::Usage)?;

@@ -15,7 +15,7 @@ use crate::{cli, config, logging};
 /// `Usage` for what was said wrongly, `Work` for what cannot be opened or mounted.
 pub fn run(args: cli::MountAlone) -> Result<(), Failure> {
     let filter = args.log.clone().unwrap_or_else(|| "info".to_owned());
-    logging::start(false, &filter).map_err(Failure::Usage)?;
+    let _stays_as_it_is = logging::start(false, &filter).map_err(Failure::Usage)?;
     let file = config::read_file(args.tree.config.as_deref()).map_err(Failure::Usage)?;
     let (tree, options, watch) = config::mount_alone(args, file).map_err(Failure::Usage)?;
     let shown = tree.root.display().to_string();

@@ -1,6 +1,6 @@
 //! `twintree serve`: open the store, bind, tell, serve, drain.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use twintree_fuse::Mount;
 use twintree_gateway::auth::Credentials;
 use twintree_gateway::call::Gateway;
+use twintree_gateway::server::tls::{self, Certificate};
 use twintree_gateway::server::{self, Drained, Endpoint, Listener, ServerOptions};
 use twintree_store::{Store, StoreOptions};
 
@@ -18,6 +19,7 @@ use super::background::Background;
 use super::{Failure, snippets};
 use crate::admin::{self, Overseer};
 use crate::config::{Address, Config};
+use crate::reload::Reload;
 use crate::secrets::Keys;
 use crate::systemd::{self, Notifier};
 use crate::{cli, config, logging, secrets};
@@ -32,8 +34,8 @@ const LAST_WORK: Duration = Duration::from_secs(2);
 pub fn run(args: cli::Serve) -> Result<(), Failure> {
     let file = config::read_file(args.config.as_deref()).map_err(Failure::Usage)?;
     let (json, filter) = config::logging(&args, &file).map_err(Failure::Usage)?;
-    logging::start(json, &filter).map_err(Failure::Usage)?;
-    let config = config::resolve(args, file).map_err(Failure::Usage)?;
+    let refilter = logging::start(json, &filter).map_err(Failure::Usage)?;
+    let config = config::resolve(args.clone(), file).map_err(Failure::Usage)?;
     let notifier = Notifier::new(set).map_err(Failure::Usage)?;
     let held = systemd::sockets(set).map_err(Failure::Usage)?;
     config::check::root(&config.root).map_err(Failure::Missing)?;
@@ -41,7 +43,8 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     let keys = keys(&config)?;
     raise_descriptor_limit();
     store.report_filesystems(state_outside(&config));
-    let listeners = listeners(&config, held)?;
+    let certificate = certificate(&config)?;
+    let listeners = listeners(&config, certificate.as_ref(), held)?;
     let admin_listeners = admin::bind(&config.admin)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -49,14 +52,22 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
         .context("no runtime")?;
     let background = Arc::new(Background::start(&config, &store)?);
     let overseer = Arc::new(Overseer::new(&config, &store, &background));
-    let all = serve(
-        &config,
-        &overseer,
-        keys,
-        listeners,
-        admin_listeners,
-        notifier,
-    );
+    let reload = Reload {
+        args,
+        credentials: Arc::new(Credentials::new([(
+            keys.access.clone(),
+            keys.secret.clone(),
+        )])),
+        certificate,
+        refilter,
+        store,
+        at_terminal: std::io::stdin().is_terminal(),
+    };
+    let bound = Bound {
+        s3: listeners,
+        admin: admin_listeners,
+    };
+    let all = serve(&config, &overseer, keys, bound, reload, notifier);
     let outcome = runtime.block_on(all);
     // A thread that waits for a disk that never answers must not keep us from leaving: nothing that it
     // would do is half done without it.
@@ -118,12 +129,22 @@ fn open(config: &Config) -> Result<Arc<Store>> {
     Store::open(options).with_context(|| format!("cannot serve {}", config.root.display()))
 }
 
-/// The sockets that a service manager holds for us; where it holds none, our own.
-fn listeners(config: &Config, held: Vec<OwnedFd>) -> Result<Vec<Listener>> {
-    let tls = match &config.tls {
-        Some((cert, key)) => Some(server::tls::from_pem_files(cert, key).context("TLS")?),
-        None => None,
+fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>> {
+    let Some((certificate, key)) = &config.tls else {
+        return Ok(None);
     };
+    let certificate = Certificate::read(certificate, key).context("TLS")?;
+    Ok(Some(Arc::new(certificate)))
+}
+
+/// The sockets that a service manager holds for us; where it holds none, our own.
+fn listeners(
+    config: &Config,
+    certificate: Option<&Arc<Certificate>>,
+    held: Vec<OwnedFd>,
+) -> Result<Vec<Listener>> {
+    let tls = certificate.map(|certificate| tls::with_certificate(Arc::clone(certificate)));
+    let tls = tls.transpose().context("TLS")?;
     let listeners = match held.is_empty() {
         true => bind(config)?,
         false => held
@@ -161,26 +182,33 @@ fn bind(config: &Config) -> Result<Vec<Listener>> {
     Ok(listeners)
 }
 
+/// What we listen on.
+struct Bound {
+    s3: Vec<Listener>,
+    admin: Vec<Listener>,
+}
+
 async fn serve(
     config: &Config,
     overseer: &Arc<Overseer>,
     keys: Keys,
-    listeners: Vec<Listener>,
-    admin_listeners: Vec<Listener>,
+    bound: Bound,
+    reload: Reload,
     notifier: Notifier,
 ) -> Result<()> {
     let store = overseer.store();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    let endpoints: Vec<Endpoint> = listeners
+    let hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+    let endpoints: Vec<Endpoint> = bound
+        .s3
         .iter()
         .map(Listener::endpoint)
         .collect::<Result<_, _>>()
         .context("listener")?;
-    let credentials = Credentials::new([(keys.access.clone(), keys.secret.clone())]);
     let gateway = Gateway {
         store: Arc::clone(store),
-        credentials: Arc::new(credentials),
+        credentials: Arc::clone(&reload.credentials),
         settings: config.settings.clone(),
     };
     let options = ServerOptions {
@@ -198,8 +226,8 @@ async fn serve(
     });
     let mount = mount.context("cannot mount")?;
     overseer.mounted(mount);
-    let admin_endpoints = admin::endpoints(&admin_listeners)?;
-    let admin = admin::serve(overseer, admin_listeners);
+    let admin_endpoints = admin::endpoints(&bound.admin)?;
+    let admin = admin::serve(overseer, bound.admin);
     greet(config, &keys, &endpoints, &admin_endpoints);
     let service = twintree_gateway::service::service(Arc::new(gateway));
     let notifier = Arc::new(notifier);
@@ -215,12 +243,16 @@ async fn serve(
     let leave = config.limits.drain + LAST_WORK * 2;
     let leaving = Arc::clone(overseer);
     let shutdown = async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = reload.at_each(hangup) => {}
+        }
         leaving.leaves();
         tracing::info!("draining: no new connections; requests in flight go on");
         notifier.stopping(leave);
     };
-    let served = server::run(listeners, service, options, shutdown).await;
+    let served = server::run(bound.s3, service, options, shutdown).await;
     if let Some(mount) = overseer.unmounted() {
         tokio::task::block_in_place(|| mount.stop());
     }

@@ -85,6 +85,16 @@ pub fn read_file(path: Option<&Path>) -> Result<File> {
     toml::from_str(&text).map_err(|error| anyhow!(complaint(path, &text, &error)))
 }
 
+/// The same file as a table, as it is written.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn read_table(path: &Path) -> Result<toml::Table> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).map_err(|error| anyhow!(complaint(path, &text, &error)))
+}
+
 /// One sentence that says where, what, and what to do about it; never the line itself, which may be a secret.
 fn complaint(path: &Path, text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start);

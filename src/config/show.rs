@@ -8,9 +8,6 @@ use toml::Value;
 use super::document::{SETTINGS, Setting};
 use crate::cli::{Said, Source};
 
-/// The two that are shown in their own way.
-const KEYS: [&str; 2] = ["access-key", "secret-key"];
-
 /// What was said of the keys: the access key id, and where the pair is from.
 pub struct ShownKeys {
     /// `None`: nobody gave any.
@@ -52,6 +49,15 @@ pub fn text(said: &Said, file: Option<(&Path, &toml::Table)>, keys: &ShownKeys) 
     out
 }
 
+/// Every setting with the value that counts. Those of single buckets are read again whenever they change.
+pub fn values<'a>(
+    said: &'a Said,
+    file: Option<(&'a Path, &'a toml::Table)>,
+) -> impl Iterator<Item = (&'static str, Option<Value>)> + 'a {
+    let of = move |setting: &Setting| (setting.name, counts(setting, said, file).0);
+    SETTINGS.iter().map(of)
+}
+
 /// What counts, and where it was said.
 fn counts(
     setting: &Setting,
@@ -59,7 +65,6 @@ fn counts(
     file: Option<(&Path, &toml::Table)>,
 ) -> (Option<Value>, String) {
     let name = setting.name;
-    debug_assert!(!KEYS.contains(&name));
     if let Some((source, words)) = said.of_setting(name) {
         let source = match source {
             Source::Flag if name == "root" => "argument".to_owned(),

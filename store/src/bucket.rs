@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
@@ -62,6 +63,8 @@ pub struct BucketInfo {
 pub struct Store {
     pub(crate) options: StoreOptions,
     pub(crate) hide: Arc<HideList>,
+    /// Which ETags objects get from now on.
+    etags: RwLock<Arc<ETagKinds>>,
     pub(crate) buckets: Buckets,
     /// Group commit, by device.
     pub(crate) syncers: Syncers,
@@ -116,6 +119,7 @@ impl Store {
         let hide = Arc::new(HideList::new(&options.hide));
         let judge = Judge::new(options.verify_mtime_only);
         Ok(Arc::new(Self {
+            etags: RwLock::new(Arc::new(options.etags.clone())),
             options,
             hide,
             buckets: Buckets::default(),
@@ -138,6 +142,16 @@ impl Store {
     /// The options it was opened with.
     pub fn options(&self) -> &StoreOptions {
         &self.options
+    }
+
+    /// Which ETags objects get now.
+    pub(crate) fn etags(&self) -> Arc<ETagKinds> {
+        Arc::clone(&self.etags.read())
+    }
+
+    /// Gives objects these ETags from now on; what is written just now may still get one of before.
+    pub fn set_etags(&self, etags: ETagKinds) {
+        *self.etags.write() = Arc::new(etags);
     }
 
     /// Who is writing, and who must be told of changes.

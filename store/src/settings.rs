@@ -100,7 +100,7 @@ impl Bucket {
 
     /// What ETag an object gets that is written to this bucket as a whole, or sealed in it.
     pub fn etag_kind(&self) -> ETagKind {
-        self.store.options.etags.of(self.name())
+        self.store.etags().of(self.name())
     }
 }
 
