@@ -16,7 +16,7 @@ use crate::dirmark;
 use crate::open::kind_name;
 use crate::record::disk::hex;
 use crate::record::stamp::is_too_young;
-use crate::record::{FileState, Judge, META_XATTR, RECORD_XATTR, Record, Verdict, kind};
+use crate::record::{BootMark, FileState, Judge, META_XATTR, RECORD_XATTR, Record, Verdict, kind};
 use crate::root::system;
 use crate::{ETag, Meta, Result, StoreError, content_type};
 
@@ -133,13 +133,13 @@ fn say_file(lines: &mut Lines, file: &File, shown: &str) -> Result<()> {
     lines.say("verdict", say_verdict(&verdict));
     match (&verdict, bytes.as_deref().map(Record::decode)) {
         (Verdict::Unverified(Some(record)), _) => {
-            lines.say("because", doubt(record, &state, judge.boot()));
+            lines.say("because", doubt(record, &state, judge.boot_mark()));
         }
         (_, Some(Err(e))) => lines.say("because", e.to_string()),
         _ => {}
     }
     if let Some(record) = verdict.record() {
-        say_record(lines, record, judge.boot());
+        say_record(lines, record, judge.boot_mark());
     }
     say_meta(lines, json.as_deref(), verdict.record());
     Ok(())
@@ -169,8 +169,8 @@ fn say_verdict(verdict: &Verdict) -> &'static str {
 }
 
 /// Why a record with the right size and mtime is not believed.
-fn doubt(record: &Record, state: &FileState, boot: [u8; 16]) -> &'static str {
-    if record.unsynced && record.boot() != Some(boot) {
+fn doubt(record: &Record, state: &FileState, boot: BootMark) -> &'static str {
+    if record.unsynced && record.boot != Some(boot) {
         return "it was written without sync in another boot: believed only where .twintree/synced/ of its bucket \
                 says that all was on disk later than that";
     }
@@ -180,7 +180,7 @@ fn doubt(record: &Record, state: &FileState, boot: [u8; 16]) -> &'static str {
     "its ctime is not that of the record: the file was touched (chmod, mv, cp -a), or written with its mtime put back"
 }
 
-fn say_record(lines: &mut Lines, record: &Record, boot: [u8; 16]) {
+fn say_record(lines: &mut Lines, record: &Record, boot: BootMark) {
     lines.say("recorded", words::etag(record.etag));
     lines.say("size then", format!("{} bytes", record.stamp.size));
     lines.say("mtime then", words::date(record.stamp.modified));
@@ -248,12 +248,15 @@ fn say_parts(lines: &mut Lines, record: &Record) {
     }
 }
 
-fn say_flags(lines: &mut Lines, record: &Record, boot: [u8; 16]) {
-    let unsynced = match record.boot() {
+fn say_flags(lines: &mut Lines, record: &Record, boot: BootMark) {
+    let unsynced = match record.boot {
         Some(written) if written == boot => {
             "unsynced: written without sync in this boot".to_owned()
         }
-        Some(written) => format!("unsynced: written without sync in boot {}", hex(&written)),
+        Some(written) => format!(
+            "unsynced: written without sync in the boot whose id begins with {}",
+            hex(&written)
+        ),
         None => "unsynced: written without sync in an unknown boot".to_owned(),
     };
     let flags = [

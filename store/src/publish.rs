@@ -16,8 +16,8 @@ use crate::notes::{self, Making};
 use crate::path::DiskPath;
 use crate::place::{FilePlace, Place, open_directory};
 use crate::record::stamp::WINDOW;
-use crate::record::{FileState, Record, Stamp, disk};
-use crate::root::{Parents, named};
+use crate::record::{BootMark, FileState, Record, Stamp, disk};
+use crate::root::{Parents, named, text};
 use crate::stage::{Linked, Stage};
 use crate::{
     Bucket, Checksum, ChecksumType, Digests, Durability, ETag, ETagKind, Meta, ObjectChecksum,
@@ -98,13 +98,6 @@ impl Bucket {
         finished: &Finished,
     ) -> Result<Published> {
         self.store.check_writable()?;
-        if FileState::look(&stage.file)?.size != finished.content.size {
-            let source = std::io::Error::other("the staged file has another size than its digests");
-            return Err(StoreError::Io {
-                what: key.to_string(),
-                source,
-            });
-        }
         if !finished.conditions.is_empty() {
             // What fails now need not be synced first, and has made nothing.
             self.verify_ahead(key, &finished.conditions);
@@ -133,9 +126,16 @@ impl Bucket {
         let mut marks = true;
         for round in 0..MAX_ROUNDS {
             let as_directory = size == 0 && marks;
+            // Where nothing is synced nobody waits long for the lock: one look, under it, is enough.
+            let held = match self.store.options.durability {
+                Durability::Relaxed => Some(self.lock_key(key)?),
+                Durability::Strict => None,
+            };
             let place = match self.locate(key, as_directory)? {
                 Place::File(place) => place,
                 Place::Directory(path) => {
+                    drop(held);
+                    check_size(&path, &FileState::look(&stage.file)?, finished)?;
                     match self.publish_directory(key, &path, finished, making)? {
                         Some(published) => return Ok(published),
                         // No marks on this filesystem, or no directory any more.
@@ -153,13 +153,20 @@ impl Bucket {
             };
             let now = ready.insert(now);
 
-            let held = self.lock_key(key)?;
-            let Place::File(place) = self.locate(key, as_directory)? else {
-                continue;
+            let (held, place) = match held {
+                Some(held) => (held, place),
+                None => {
+                    let held = self.lock_key(key)?;
+                    let Place::File(place) = self.locate(key, as_directory)? else {
+                        continue;
+                    };
+                    let is_patient = round < PATIENCE;
+                    if now.is_old() || (is_patient && Inheritance::of(&place) != now.inherited) {
+                        continue;
+                    }
+                    (held, place)
+                }
             };
-            if now.is_old() || (round < PATIENCE && Inheritance::of(&place) != now.inherited) {
-                continue;
-            }
             self.check(key, &finished.conditions)?;
             let Some(place) = make_parent(place, &mut grown, making)? else {
                 continue;
@@ -217,6 +224,7 @@ impl Bucket {
         inherited.apply(file);
         let since = Instant::now();
         let state = set_own_mtime(file).map_err(|e| named(&place.path, e))?;
+        check_size(&place.path, &state, finished)?;
         let stamp = Stamp {
             size: state.size,
             modified: state.modified,
@@ -228,7 +236,7 @@ impl Bucket {
         let json = finished
             .meta
             .to_json(with_type, finished.old_json.as_deref());
-        let record = disk::write(file, &record, json.as_deref(), &self.tree)?;
+        let record = disk::write_first(file, &record, json.as_deref(), &self.tree)?;
         inherited.give(file);
         self.sync_content(file)?;
         Ok(Ready {
@@ -383,10 +391,10 @@ impl Bucket {
     }
 
     /// The boot to record where nothing is synced; `None`: it is.
-    pub(crate) fn unsynced_boot(&self) -> Option<[u8; 16]> {
+    pub(crate) fn unsynced_boot(&self) -> Option<BootMark> {
         match self.store.options.durability {
             Durability::Strict => None,
-            Durability::Relaxed => Some(self.store.judge.boot()),
+            Durability::Relaxed => Some(self.store.judge.boot_mark()),
         }
     }
 
@@ -517,6 +525,15 @@ pub(crate) fn unmark(dir: &OwnedFd) -> rustix::io::Result<()> {
         },
     )?;
     disk::set_meta(dir, None)
+}
+
+/// Are there as many bytes as the digests are of?
+fn check_size(path: &DiskPath, state: &FileState, finished: &Finished) -> Result<()> {
+    if state.size == finished.content.size {
+        return Ok(());
+    }
+    let e = std::io::Error::other("the staged file has another size than its digests");
+    Err(StoreError::from_io(&text(path), e))
 }
 
 /// Gives a file an mtime that no later write gives it: the time in nanoseconds, which no clock of a kernel

@@ -34,6 +34,8 @@ const OPAQUE: u8 = 1 << 2;
 const META: u8 = 1 << 3;
 const SEALED: u8 = 1 << 4;
 const DROPPED: u8 = 1 << 5;
+/// The bytes of `replaced` hold the boot.
+const BOOT: u8 = 1 << 6;
 
 /// Kinds of optional fields. 6 and 7 hold the SHA-256 that names a file in `.twintree/records/`.
 pub(crate) mod kind {
@@ -46,6 +48,9 @@ pub(crate) mod kind {
     /// Where the meta JSON lies that did not fit.
     pub(crate) const META_OVERFLOW: u8 = 7;
 }
+
+/// The first half of a boot's id: enough to tell it from any other, and small enough for the inode.
+pub(crate) type BootMark = [u8; 8];
 
 /// An optional field: its kind and its value. A value over 65,535 bytes is several fields in a row.
 pub(crate) type Field = (u8, Vec<u8>);
@@ -71,8 +76,10 @@ pub(crate) struct Record {
     pub(crate) sealed: bool,
     /// Nothing is known of the content: the mount changed it. The object half holds.
     pub(crate) dropped: bool,
-    /// Written without sync; a field holds the boot it was written in.
+    /// Written without sync.
     pub(crate) unsynced: bool,
+    /// The boot that an unsynced record was written in.
+    pub(crate) boot: Option<BootMark>,
     /// Optional fields, known and unknown, in the order of the file.
     pub(crate) fields: Vec<Field>,
 }
@@ -102,6 +109,7 @@ impl Record {
             sealed: false,
             dropped: false,
             unsynced: false,
+            boot: None,
             fields: Vec::new(),
         }
     }
@@ -126,7 +134,6 @@ impl Record {
             kind::LONG_CHECKSUM,
             kind::PARTS,
             kind::UPLOAD_ID,
-            kind::BOOT_ID,
             kind::OVERFLOW,
         ];
         let fields = self.fields.iter().filter(|(k, _)| !of_content.contains(k));
@@ -148,9 +155,12 @@ impl Record {
             // A derived ETag is never recorded: it says that there is no record.
             ETag::Derived(..) => unreachable!("no caller records a derived ETag"),
         };
+        // Both in few records: one that is sealed is synced.
+        let in_place = self.boot.filter(|_| self.replaced.is_none());
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let flags = shape
             | flag(self.unsynced, UNSYNCED)
+            | flag(in_place.is_some(), BOOT)
             | flag(self.has_meta, META)
             | flag(self.sealed, SEALED)
             | flag(self.dropped, DROPPED);
@@ -169,8 +179,11 @@ impl Record {
         bytes.extend(&self.stamp.size.to_le_bytes()[..6]);
         bytes.extend(self.stamp.modified.0.to_le_bytes());
         bytes.extend(self.stamp.seal.0.to_le_bytes());
-        bytes.extend(self.replaced.unwrap_or(0).to_le_bytes());
+        bytes.extend(in_place.unwrap_or_else(|| self.replaced.unwrap_or(0).to_le_bytes()));
         bytes.extend(encode_fields(&self.fields));
+        if let Some(boot) = self.boot.filter(|_| in_place.is_none()) {
+            bytes.extend(encode_fields(&[(kind::BOOT_ID, boot.to_vec())]));
+        }
         bytes
     }
 
@@ -190,7 +203,17 @@ impl Record {
         let mut size = [0; 8];
         size[..6].copy_from_slice(&fixed[34..40]);
         let short = u32::from_le_bytes(array(&fixed[6..10]));
-        let replaced = u64::from_le_bytes(array(&fixed[56..64]));
+        let last: [u8; 8] = array(&fixed[56..64]);
+        let replaced = u64::from_le_bytes(last);
+        let mut fields = decode_fields(rest)?;
+        let boot = if flags & BOOT != 0 {
+            Some(last)
+        } else {
+            // As a field it may be the whole id, as all records had it before there was the short form.
+            let of_boot = |(kind, id): &Field| *kind == kind::BOOT_ID && id.len() >= 8;
+            let found = fields.iter().rposition(of_boot);
+            found.map(|at| array(&fields.remove(at).1[..8]))
+        };
         Ok(Self {
             etag: match flags & (MULTIPART | OPAQUE) {
                 0 => ETag::Md5(etag),
@@ -209,12 +232,13 @@ impl Record {
                 modified: Timestamp(i64::from_le_bytes(array(&fixed[40..48]))),
                 seal: Timestamp(i64::from_le_bytes(array(&fixed[48..56]))),
             },
-            replaced: (replaced != 0).then_some(replaced),
+            replaced: (flags & BOOT == 0 && replaced != 0).then_some(replaced),
             has_meta: flags & META != 0,
             sealed: flags & SEALED != 0,
             dropped: flags & DROPPED != 0,
             unsynced: flags & UNSYNCED != 0,
-            fields: decode_fields(rest)?,
+            boot,
+            fields,
         })
     }
 
@@ -296,18 +320,10 @@ impl Record {
         self.set_field(kind::UPLOAD_ID, id.as_bytes().to_vec());
     }
 
-    /// The boot that an unsynced record was written in.
-    pub(crate) fn boot(&self) -> Option<[u8; 16]> {
-        self.field(kind::BOOT_ID)?.try_into().ok()
-    }
-
     /// Says that the record (and its data) was synced, or in which boot it was written without.
-    pub(crate) fn set_unsynced(&mut self, boot: Option<[u8; 16]>) {
+    pub(crate) fn set_unsynced(&mut self, boot: Option<BootMark>) {
         self.unsynced = boot.is_some();
-        self.drop_field(kind::BOOT_ID);
-        if let Some(boot) = boot {
-            self.fields.push((kind::BOOT_ID, boot.to_vec()));
-        }
+        self.boot = boot;
     }
 
     /// The first field of a kind.
@@ -465,22 +481,54 @@ mod tests {
             },
         ]);
         record.set_upload_id("up");
-        record.set_unsynced(Some([0xb0; 16]));
         record.fields.push((200, vec![1, 2]));
         let bytes = record.encode();
-        assert_eq!(bytes[..6], [1, 0b1011, 3, 0, 7, 0]);
+        assert_eq!(bytes[..6], [1, 0b1010, 3, 0, 7, 0]);
         let golden = format!(
-            "021600{}{}031700{}{}{}{}0402007570051000{}c802000102",
+            "021600{}{}031700{}{}{}0402007570c802000102",
             "0401",
             "51".repeat(20),
             "000300",
             "01000200000050000000",
             "090001004d0000000000",
-            "",
-            "b0".repeat(16),
         );
         assert_eq!(hex(&bytes[FIXED..]), golden);
         assert_eq!(Record::decode(&bytes), Ok(record));
+    }
+
+    #[test]
+    fn boot_of_an_unsynced_record_takes_no_room_of_its_own() {
+        let mut record = example();
+        record.replaced = None;
+        record.set_unsynced(Some(*b"bootmark"));
+        let bytes = record.encode();
+        assert_eq!((bytes.len(), bytes[1]), (FIXED, 0b100_1001));
+        assert_eq!(&bytes[56..], b"bootmark");
+        assert_eq!(Record::decode(&bytes), Ok(record));
+    }
+
+    #[test]
+    fn boot_beside_a_replaced_etag_is_a_field() {
+        let mut record = example();
+        record.set_unsynced(Some(*b"bootmark"));
+        let bytes = record.encode();
+        assert_eq!(bytes[1], 0b1001);
+        assert_eq!(bytes[FIXED..], *b"\x05\x08\x00bootmark");
+        assert_eq!(Record::decode(&bytes), Ok(record));
+    }
+
+    #[test]
+    fn whole_boot_id_of_older_records_is_read() {
+        let mut bytes = example().encode();
+        bytes[1] |= UNSYNCED;
+        bytes.extend(b"\x05\x10\x00bootmarkand more");
+        let record = Record::decode(&bytes).expect("a record");
+        assert!(record.unsynced);
+        assert_eq!(record.boot, Some(*b"bootmark"));
+        assert_eq!(
+            (record.replaced, record.fields),
+            (example().replaced, vec![])
+        );
     }
 
     #[test]

@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::record::FileState;
 use crate::record::disk::hex;
+use crate::record::{BootMark, FileState};
 use crate::root::{Tree, system};
 use crate::{Bucket, BucketName, Result, Store, StoreError, Timestamp};
 
@@ -87,7 +87,7 @@ impl Bucket {
             }
         }
         // A process before this one, or beside it, may have seen it fail.
-        synced &= told(&self.tree, boot).is_none_or(|told| !told.is_null());
+        synced &= told(&report.dir, &hex(&boot)).is_none_or(|told| !told.is_null());
         report.publish(synced)
     }
 }
@@ -103,19 +103,23 @@ struct Report {
 }
 
 /// Until when all that was written in another boot is known to be on disk; `None`: unknown.
-pub(crate) fn synced_until(tree: &Tree, boot: [u8; 16]) -> Option<Timestamp> {
-    told(tree, boot)?.as_i64().map(Timestamp)
+pub(crate) fn synced_until(tree: &Tree, boot: BootMark) -> Option<Timestamp> {
+    let dir = tree.reserved("synced", false).ok()??;
+    let begin = hex(&boot);
+    let mut entries = fs::Dir::read_from(&dir).ok()?.filter_map(Result::ok);
+    let entry = entries.find(|entry| entry.file_name().to_bytes().starts_with(begin.as_bytes()))?;
+    let name = entry.file_name().to_str().ok()?;
+    told(&dir, name)?.as_i64().map(Timestamp)
 }
 
-/// What is said of a boot: until when all is on disk, or null for that it is not. `None`: nothing.
-fn told(tree: &Tree, boot: [u8; 16]) -> Option<serde_json::Value> {
-    let dir = tree.reserved("synced", false).ok()??;
+/// What is said of the boot of this id: until when all is on disk, or null for that it is not. `None`: nothing.
+fn told(dir: impl AsFd, id: &str) -> Option<serde_json::Value> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = fs::openat(dir, hex(&boot), flags, Mode::empty()).ok()?;
+    let file = fs::openat(dir, id, flags, Mode::empty()).ok()?;
     let mut bytes = Vec::new();
     File::from(file).take(4096).read_to_end(&mut bytes).ok()?;
     let mut json: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
-    if json["version"] != 1 || json["boot"] != hex(&boot) {
+    if json["version"] != 1 || json["boot"] != id {
         return None;
     }
     Some(json["synced"].take())
@@ -171,6 +175,7 @@ impl Drop for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::stamp::mark_of;
     use crate::record::{RECORD_XATTR, Record};
     use crate::{Meta, ObjectKey, testing};
 
@@ -191,7 +196,7 @@ mod tests {
                 return; // no xattrs here
             };
             let record = Record::decode(&bytes).expect("a record");
-            let until = synced_until(&bucket.tree, boot).expect("known");
+            let until = synced_until(&bucket.tree, mark_of(&boot)).expect("known");
             assert!(record.stamp.seal > until, "round {round}");
         }
         let synced = dir.path().join("bucket/.twintree/synced");

@@ -153,6 +153,23 @@ pub(crate) fn write(
     write_record(file, &record, tree)
 }
 
+/// Writes record and meta of a file that never had any, which saves a call where there is no meta.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn write_first(
+    file: impl AsFd,
+    record: &Record,
+    meta: Option<&[u8]>,
+    tree: &Tree,
+) -> Result<Vec<u8>> {
+    let bytes = record.encode();
+    if meta.is_none() && !record.has_meta && set_xattr(&file, RECORD_XATTR, &bytes).is_ok() {
+        return Ok(bytes);
+    }
+    write(file, record, meta, tree)
+}
+
 /// Writes the meta half alone, of a file whose record (if any) is left as it is. Where it is too large for an
 /// xattr, a file without a record gets one that says where it lies, and nothing of the content.
 ///

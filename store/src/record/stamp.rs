@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::Stat;
 
 use super::memory::{Memory, Recall};
-use super::{Record, Unreadable, Xattrs};
+use super::{BootMark, Record, Unreadable, Xattrs};
 use crate::Timestamp;
 use crate::etag::Derivation;
 use crate::known::{self, Known};
@@ -204,13 +204,18 @@ impl Judge {
         self.boot
     }
 
+    /// The same as records have it.
+    pub(crate) fn boot_mark(&self) -> BootMark {
+        mark_of(&self.boot)
+    }
+
     /// Judges the bytes of `user.twintree` (`None`: there are none). `synced` tells until when all
     /// that was written in another boot is known to be on disk.
     pub(crate) fn judge(
         &self,
         state: &FileState,
         bytes: Option<&[u8]>,
-        synced: impl FnOnce([u8; 16]) -> Option<Timestamp>,
+        synced: impl FnOnce(BootMark) -> Option<Timestamp>,
     ) -> Verdict {
         let Some(bytes) = bytes else {
             return Verdict::None;
@@ -245,10 +250,10 @@ impl Judge {
         &self,
         state: &FileState,
         record: &Record,
-        synced: impl FnOnce([u8; 16]) -> Option<Timestamp>,
+        synced: impl FnOnce(BootMark) -> Option<Timestamp>,
     ) -> bool {
-        match record.boot() {
-            Some(boot) if boot == self.boot => true,
+        match record.boot {
+            Some(boot) if boot == self.boot_mark() => true,
             Some(boot) => synced(boot).is_some_and(|until| latest(state, record.stamp) <= until),
             None => false,
         }
@@ -295,6 +300,11 @@ fn in_window(state: &FileState, stamp: Stamp) -> bool {
     };
     let since = i128::from(state.changed.0) - i128::from(stamp.seal.0);
     (-i128::from(tick)..=i128::from(WINDOW)).contains(&since)
+}
+
+/// The first half of a boot's id.
+pub(crate) fn mark_of(id: &[u8; 16]) -> BootMark {
+    *id.first_chunk().expect("an id is longer than its half")
 }
 
 /// The boot id of this kernel; a random one where it tells none.
@@ -434,11 +444,11 @@ mod tests {
         for mtime_only in [false, true] {
             let judge_ = Judge::new(mtime_only);
             let mut made = record(S + 5);
-            made.set_unsynced(Some([7; 16]));
+            made.set_unsynced(Some([7; 8]));
             let bytes = made.encode();
             let at = |until: Option<i64>| {
                 judge_.judge(&state(S + 6), Some(&bytes), |boot| {
-                    assert_eq!(boot, [7; 16]);
+                    assert_eq!(boot, [7; 8]);
                     until.map(Timestamp)
                 })
             };
@@ -452,7 +462,7 @@ mod tests {
     fn unsynced_record_on_a_coarse_clock_may_be_two_seconds_younger_than_its_seal() {
         let judge_ = Judge::new(true);
         let mut made = record(S);
-        made.set_unsynced(Some([7; 16]));
+        made.set_unsynced(Some([7; 8]));
         let bytes = made.encode();
         for (until, valid) in [(S + COARSE - 1, false), (S + COARSE, true)] {
             let verdict = judge_.judge(&state(S), Some(&bytes), |_| Some(Timestamp(until)));
@@ -464,7 +474,7 @@ mod tests {
     fn unsynced_record_of_this_boot_is_valid() {
         let judge_ = Judge::new(false);
         let mut made = record(S + 5);
-        made.set_unsynced(Some(judge_.boot()));
+        made.set_unsynced(Some(judge_.boot_mark()));
         assert_eq!(judge(&judge_, &state(S + 6), &made), Verdict::Valid(made));
     }
 

@@ -238,7 +238,7 @@ fn unsynced_record_of_another_boot_is_read_and_trusted_again() {
     let etag = place.put(b"body");
     let mut record = place.record().expect("a record");
     assert!(record.unsynced);
-    record.set_unsynced(Some([1; 16]));
+    record.set_unsynced(Some([1; 8]));
     xattr::set(place.path(), RECORD_XATTR, &record.encode()).expect("set");
     assert!(matches!(place.etag(), ETag::Derived(..)));
     place.settle();
