@@ -1,29 +1,43 @@
 //! Group commit without a commit thread: who arrives while a sync runs shares the next one.
 //!
 //! For each object the order stays `sync_file -> publish -> sync_dir -> answer`; only the system calls are
-//! shared. Few waiters sync their own file. From [`SHARED_FROM`] on one of them calls syncfs for all who
+//! shared. Few writers sync their own file. From [`SHARED_FROM`] on one of them calls syncfs for all who
 //! arrived before it started, unless syncfs turns out to be the slower way (somebody else's dirty pages).
 //! An fsync that fails fails its request and is never tried again on that descriptor.
+//!
+//! Where the disk is faster than the processor, nobody arrives during a sync. So who leads a shared one first
+//! waits for as many as the last ones served, as long as somebody comes in each [`GAP`]. Whether there are so
+//! many is tried now and then: it costs one writer alone a gap for each [`TRIED_EVERY`] syncs.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs;
 
 use crate::tallies::CommitCounts;
 
-/// Waiters at once from which one syncfs serves all.
-const SHARED_FROM: usize = 8;
+/// Writers at once from which one syncfs serves all.
+const SHARED_FROM: u64 = 8;
+/// A leader for whom nobody came in so long waits no more.
+const GAP: Duration = Duration::from_micros(500);
+/// How many gaps a leader waits at most.
+const GAPS: u32 = 4;
+/// Of so many syncs one finds out whether there are others to share it with, and how many.
+const TRIED_EVERY: u64 = 64;
 
 /// The syncs of one filesystem.
 #[derive(Default)]
 pub(crate) struct Syncer {
-    files: AtomicUsize,
+    /// Files that are being synced by themselves.
+    alone: AtomicU64,
+    /// How many the last shared syncs served.
+    crowd: AtomicU64,
+    turns: AtomicU64,
     whole: Rounds,
     dirs: Mutex<HashMap<(u64, u64), Arc<Rounds>>>,
     /// Rolling times in nanoseconds: of one fsync of a file, and of one syncfs.
@@ -84,13 +98,12 @@ impl Syncer {
     /// # Errors
     /// What fsync or syncfs says, also of an earlier write-back of this file.
     pub fn sync_file(&self, file: impl AsFd) -> io::Result<()> {
-        let waiting = self.files.fetch_add(1, Ordering::SeqCst) + 1;
-        let result = if self.is_shared(waiting) {
-            self.sync_whole(&file)
-        } else {
-            self.sync_alone(&file)
-        };
-        self.files.fetch_sub(1, Ordering::SeqCst);
+        if self.is_shared() {
+            return self.sync_whole(&file);
+        }
+        self.alone.fetch_add(1, Ordering::SeqCst);
+        let result = self.sync_alone(&file);
+        self.alone.fetch_sub(1, Ordering::SeqCst);
         result
     }
 
@@ -106,13 +119,14 @@ impl Syncer {
             let rounds = Arc::clone(dirs.entry(id).or_default());
             (rounds, dirs.len())
         };
-        let result = if self.is_shared(distinct) {
+        let result = if self.is_cheaper(self.crowd.load(Ordering::Relaxed).max(distinct as u64)) {
             self.timed_syncfs(&dir)
         } else {
-            rounds.join(|batch| {
-                self.counts.directory.served(batch);
+            let call = |served| {
+                self.counts.directory.served(served);
                 fs::fsync(&dir).map_err(Into::into)
-            })
+            };
+            rounds.join(|_| 0, call)
         };
         let mut dirs = self.dirs.lock();
         drop(rounds);
@@ -125,14 +139,27 @@ impl Syncer {
         result
     }
 
+    /// Shall a file be synced together with others?
+    fn is_shared(&self) -> bool {
+        let alone = self.alone.load(Ordering::Relaxed) + 1;
+        self.whole.is_gathering.load(Ordering::Relaxed)
+            || self.is_cheaper(alone.max(self.crowd.load(Ordering::Relaxed)))
+            || self.is_tried()
+    }
+
+    /// Is it time to find out how many there are?
+    fn is_tried(&self) -> bool {
+        self.turns.fetch_add(1, Ordering::Relaxed) % TRIED_EVERY == TRIED_EVERY - 1
+    }
+
     /// Does one syncfs for all cost less than what it replaces?
-    fn is_shared(&self, waiting: usize) -> bool {
-        if waiting < SHARED_FROM {
+    fn is_cheaper(&self, crowd: u64) -> bool {
+        if crowd < SHARED_FROM {
             return false;
         }
         let syncfs = self.syncfs_time.load(Ordering::Relaxed);
         let one = self.fsync_time.load(Ordering::Relaxed);
-        if syncfs <= one.saturating_mul(waiting as u64) {
+        if syncfs <= one.saturating_mul(crowd) {
             return true;
         }
         // Remembering a slow syncfs fades, so that it is tried again.
@@ -164,9 +191,17 @@ impl Syncer {
     }
 
     fn timed_syncfs(&self, any: &impl AsFd) -> io::Result<()> {
-        self.whole.join(|batch| {
+        let wanted = |turn: u64| match turn % TRIED_EVERY {
+            0 => u64::MAX,
+            _ => self.crowd.load(Ordering::Relaxed),
+        };
+        self.whole.join(wanted, |served| {
+            // A crowd that had a slow moment is not forgotten at once.
+            let before = self.crowd.load(Ordering::Relaxed);
+            self.crowd
+                .store(served.max((before + served) / 2), Ordering::Relaxed);
+            self.counts.filesystem.served(served);
             let start = Instant::now();
-            self.counts.filesystem.served(batch);
             fs::syncfs(any)?;
             record(&self.syncfs_time, start);
             Ok(())
@@ -193,16 +228,21 @@ fn record(time: &AtomicU64, start: Instant) {
 struct Rounds {
     state: Mutex<RoundState>,
     ended: Condvar,
+    all_came: Condvar,
+    /// A leader waits for others.
+    is_gathering: AtomicBool,
 }
 
 #[derive(Default)]
 struct RoundState {
     /// Rounds that were started.
     started: u64,
-    /// A round is under way.
-    running: bool,
+    /// Somebody leads a round.
+    led: bool,
     /// Who came since the last round began: the next is for all of them.
     arrived: u64,
+    /// For how many its leader waits.
+    wanted: u64,
     /// How the last rounds ended: an OS error number, by round. Kept while somebody may ask for it.
     failed: HashMap<u64, i32>,
     finished: u64,
@@ -210,24 +250,33 @@ struct RoundState {
 }
 
 impl Rounds {
-    /// Waits for a round that starts from now on; leads it when nobody else does.
-    /// It is told how many it is for.
-    fn join(&self, call: impl FnOnce(u64) -> io::Result<()>) -> io::Result<()> {
+    /// Waits for a round that starts from now on; leads it when nobody else does. Who leads waits until the round
+    /// serves as many as are `wanted` of it (by its number), and calls with how many it serves.
+    fn join(
+        &self,
+        wanted: impl FnOnce(u64) -> u64,
+        call: impl FnOnce(u64) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut state = self.state.lock();
         let mine = state.started + 1;
         state.waiting += 1;
         state.arrived += 1;
-        while state.finished < mine && state.running {
+        if state.arrived >= state.wanted && self.is_gathering.load(Ordering::Relaxed) {
+            self.all_came.notify_one();
+        }
+        while state.finished < mine && state.led {
             self.ended.wait(&mut state);
         }
         if state.finished < mine {
+            state.led = true;
+            state.wanted = wanted(mine);
+            self.gather(&mut state);
             state.started += 1;
-            state.running = true;
-            let batch = std::mem::take(&mut state.arrived);
+            let served = std::mem::take(&mut state.arrived);
             drop(state);
-            let result = call(batch);
+            let result = call(served);
             state = self.state.lock();
-            state.running = false;
+            state.led = false;
             state.finished = state.started;
             if let Err(e) = result {
                 let round = state.finished;
@@ -244,12 +293,28 @@ impl Rounds {
         }
         outcome.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
     }
+
+    /// Lets others join the round that is about to start, while they come.
+    fn gather(&self, state: &mut MutexGuard<'_, RoundState>) {
+        if state.arrived >= state.wanted {
+            return;
+        }
+        self.is_gathering.store(true, Ordering::Relaxed);
+        for _ in 0..GAPS {
+            let before = state.arrived;
+            self.all_came.wait_for(state, GAP);
+            if state.arrived >= state.wanted || state.arrived == before {
+                break;
+            }
+        }
+        self.is_gathering.store(false, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
@@ -261,29 +326,33 @@ mod tests {
         let release = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                rounds.join(|batch| {
-                    assert_eq!(batch, 1, "it is alone");
-                    calls.fetch_add(1, Ordering::SeqCst);
-                    inside.wait();
-                    while !release.load(Ordering::SeqCst) {
-                        std::thread::yield_now();
-                    }
-                    Ok(())
-                })
+                rounds.join(
+                    |_| 0,
+                    |_| {
+                        calls.fetch_add(1, Ordering::SeqCst);
+                        inside.wait();
+                        while !release.load(Ordering::SeqCst) {
+                            std::thread::yield_now();
+                        }
+                        Ok(())
+                    },
+                )
             });
             inside.wait();
             let late: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
-                        rounds.join(|batch| {
-                            assert_eq!(batch, 8, "all late comers");
-                            assert!(
-                                release.load(Ordering::SeqCst),
-                                "a late comer's round began before the first ended"
-                            );
-                            calls.fetch_add(1, Ordering::SeqCst);
-                            Ok(())
-                        })
+                        rounds.join(
+                            |_| 0,
+                            |_| {
+                                assert!(
+                                    release.load(Ordering::SeqCst),
+                                    "a late comer's round began before the first ended"
+                                );
+                                calls.fetch_add(1, Ordering::SeqCst);
+                                Ok(())
+                            },
+                        )
                     })
                 })
                 .collect();
@@ -303,11 +372,50 @@ mod tests {
     }
 
     #[test]
+    fn who_leads_waits_for_as_many_as_are_wanted() {
+        // A machine that is busy may let us come too late, but not every time.
+        let is_shared = |_| {
+            let rounds = Rounds::default();
+            let served = AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                let leader = scope.spawn(|| {
+                    let call = |how_many| {
+                        served.store(how_many, Ordering::SeqCst);
+                        Ok(())
+                    };
+                    rounds.join(|_| 2, call)
+                });
+                while !rounds.is_gathering.load(Ordering::SeqCst) && !leader.is_finished() {
+                    std::thread::yield_now();
+                }
+                rounds.join(|_| 0, |_| Ok(())).expect("no error");
+                leader.join().expect("no panic").expect("no error");
+            });
+            served.load(Ordering::SeqCst) == 2
+        };
+        assert!((0..1000).any(is_shared));
+    }
+
+    #[test]
+    fn who_waits_for_nobody_is_served_alone() {
+        let rounds = Rounds::default();
+        let mut served = 0;
+        let call = |how_many| {
+            served = how_many;
+            Ok(())
+        };
+        rounds.join(|_| u64::MAX, call).expect("no error");
+        assert_eq!(served, 1);
+    }
+
+    #[test]
     fn a_failed_round_fails_all_who_shared_it_and_nobody_later() {
         let rounds = Rounds::default();
-        let failed = rounds.join(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
+        let failed = rounds.join(|_| 0, |_| Err(io::Error::from_raw_os_error(libc::EIO)));
         assert_eq!(failed.expect_err("fails").raw_os_error(), Some(libc::EIO));
-        rounds.join(|_| Ok(())).expect("the next round is its own");
+        rounds
+            .join(|_| 0, |_| Ok(()))
+            .expect("the next round is its own");
     }
 
     #[test]
@@ -327,6 +435,6 @@ mod tests {
             }
         });
         assert!(syncer.dirs.lock().is_empty());
-        assert_eq!(syncer.files.load(Ordering::SeqCst), 0);
+        assert_eq!(syncer.alone.load(Ordering::SeqCst), 0);
     }
 }
