@@ -328,7 +328,8 @@ mod tests {
             scope.spawn(|| {
                 rounds.join(
                     |_| 0,
-                    |_| {
+                    |served| {
+                        assert_eq!(served, 1, "it is alone");
                         calls.fetch_add(1, Ordering::SeqCst);
                         inside.wait();
                         while !release.load(Ordering::SeqCst) {
@@ -344,7 +345,8 @@ mod tests {
                     scope.spawn(|| {
                         rounds.join(
                             |_| 0,
-                            |_| {
+                            |served| {
+                                assert_eq!(served, 8, "all late comers");
                                 assert!(
                                     release.load(Ordering::SeqCst),
                                     "a late comer's round began before the first ended"
