@@ -533,7 +533,7 @@ fn check_size(path: &DiskPath, state: &FileState, finished: &Finished) -> Result
         return Ok(());
     }
     let e = std::io::Error::other("the staged file has another size than its digests");
-    Err(StoreError::from_io(&text(path), e))
+    Err(StoreError::from_io(text(path), e))
 }
 
 /// Gives a file an mtime that no later write gives it: the time in nanoseconds, which no clock of a kernel
