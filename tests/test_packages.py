@@ -140,6 +140,15 @@ def test_purge_leaves_a_tree_alone_that_lies_in_the_state_directory(root):
     assert not (root / "etc/twintree/twintree.toml").exists()
 
 
+def test_an_image_without_proc_gets_the_package_whole(root):
+    refuses = root / "usr/bin/systemd-tmpfiles"
+    refuses.write_text("#!/bin/sh\necho /proc/ is not mounted >&2\nexit 1\n")
+    refuses.chmod(0o755)
+    install(root, packages.built()["deb"])
+    assert "install ok installed" in packages.in_root(root, "dpkg-query", "-W", "-f=${Status}", "twintree")
+    assert (root / TREE).is_dir()
+
+
 def test_the_rpm_is_installed_upgraded_and_erased_and_the_tree_is_what_it_was(root):
     if shutil.which("rpm") is None:
         tables.LINES.append("rpm is not here: the .rpm was not installed")

@@ -63,6 +63,14 @@ def test_the_s3_service_has_a_user_of_its_own_and_no_capability():
     assert "twintree.credentials" in told["LoadCredential"]
 
 
+@pytest.mark.parametrize("unit", ["twintree.service", "twintree-mount.service"])
+def test_no_hardening_takes_away_what_the_store_stands_on(unit):
+    told = dict(settings(unit))
+    assert "RestrictSUIDSGID" not in told, "systemd answers openat2 with ENOSYS then"
+    assert "ProcSubset" not in told, "there would be no /proc/sys/kernel/random/boot_id"
+    assert told["SystemCallErrorNumber"] == "EPERM", "a refused call must not end the daemon"
+
+
 def test_the_mount_service_has_no_mount_namespace_and_just_its_capabilities():
     told = settings("twintree-mount.service")
     assert not [name for name, _ in told if name in NAMESPACES], "what it mounts must be seen by everybody"

@@ -30,14 +30,14 @@ def built(version=None):
     return {"deb": next(out.glob("*.deb")), "rpm": next(out.glob("*.rpm")), "stage": out / "stage", "out": out}
 
 
-def debian():
-    """A fresh Debian of the smallest kind, which nobody changes."""
+def debian(kind="minbase", include=()):
+    """A fresh Debian of the smallest kind, which nobody changes; `kind` names it where it has more packages."""
     release = re.search(r"VERSION_CODENAME=(\w+)", pathlib.Path("/etc/os-release").read_text()).group(1)
-    base = CACHE / f"{release}-minbase"
+    base = CACHE / f"{release}-{kind}"
     if not base.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         fresh = pathlib.Path(tempfile.mkdtemp(dir=CACHE))
-        done = subprocess.run(["debootstrap", "--variant=minbase", release, fresh], capture_output=True, text=True, timeout=600)
+        done = subprocess.run(["debootstrap", "--variant=minbase", *([f"--include={','.join(include)}"] if include else []), release, fresh], capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr
         shutil.rmtree(fresh / "var" / "cache" / "apt", ignore_errors=True)
         fresh.chmod(0o755)
@@ -46,15 +46,16 @@ def debian():
 
 
 @contextlib.contextmanager
-def clean_root(folder):
-    """A fresh Debian to install into, until the block ends: what is written lies over it, or in a copy where there is no overlayfs."""
+def clean_root(folder, base=None):
+    """A fresh Debian (or `base`) to install into, until the block ends: what is written lies over it, or in a copy where there is no overlayfs."""
+    base = base or debian()
     parts = {name: folder / name for name in ("upper", "work", "root")}
     for part in parts.values():
         part.mkdir()
-    options = f"lowerdir={debian()},upperdir={parts['upper']},workdir={parts['work']}"
+    options = f"lowerdir={base},upperdir={parts['upper']},workdir={parts['work']}"
     mounted = subprocess.run(["mount", "-t", "overlay", "twintree-packages", "-o", options, parts["root"]], capture_output=True).returncode == 0
     if not mounted:
-        subprocess.run(["cp", "-a", "--reflink=auto", f"{debian()}/.", parts["root"]], check=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", f"{base}/.", parts["root"]], check=True)
     try:
         yield parts["root"]
     finally:
