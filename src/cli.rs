@@ -29,6 +29,13 @@ Keys:
   TWINTREE_CREDENTIALS, else the config file, else the state directory, where the first start makes a key and
   prints it once.";
 
+const STRIP: &str = "\
+It takes out the xattrs user.twintree and user.twintree.*, and the directories .twintree, after it said what is lost
+with them: metadata and tags that S3 clients gave, objects whose keys no path can hold, uploads that are not
+completed. Files, folders, links, other xattrs and mtimes stay. Exit code 1: something was left, and is named.
+
+  twintree strip /srv/nas          say what is there
+  twintree strip /srv/nas --yes    take it out";
 const SEAL: &str = "\
 A file that came by cp or rsync has an ETag at once, but one that is derived from its times and ends in -1. This
 reads such files once and records their MD5 as ETag (or what --etag says) and their CRC64NVME as checksum, in an
@@ -160,6 +167,15 @@ pub enum Command {
     /// Judge the configuration of `serve`, or show it, without serving
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Take out of a tree what twintree put there: say what it is, and with --yes do it
+    #[command(after_help = STRIP)]
+    Strip {
+        /// The served directory, or one bucket of it; no daemon may serve it meanwhile
+        dir: PathBuf,
+        /// Do it; without this it is only said what would be taken out, and what would be lost
+        #[arg(long)]
+        yes: bool,
+    },
     /// Print what is recorded of a file, in words
     Inspect {
         /// The file

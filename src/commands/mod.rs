@@ -11,6 +11,7 @@ mod part;
 pub mod seal;
 pub mod serve;
 mod snippets;
+pub mod strip;
 
 /// How a command fails.
 pub enum Failure {

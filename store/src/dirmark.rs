@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::Timestamp;
 use crate::record::disk::is_unsupported;
 
-const NAME: &str = "user.twintree.dir";
+pub(crate) const NAME: &str = "user.twintree.dir";
 const VERSION: u8 = 1;
 const CREATED: u8 = 1;
 const OBJECT: u8 = 2;

@@ -54,6 +54,7 @@ mod settled;
 mod shared;
 pub mod snapshot;
 mod stage;
+pub mod strip;
 pub mod sweep;
 mod sync;
 mod tags;

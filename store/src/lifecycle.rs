@@ -265,7 +265,7 @@ fn remove_directories(dir: &OwnedFd, depth: usize) -> Result<()> {
 }
 
 /// Removes an entry with everything below it, never through a link and never into another filesystem's name.
-fn remove_tree(dir: &OwnedFd, name: &[u8], depth: usize) -> Result<()> {
+pub(crate) fn remove_tree(dir: &OwnedFd, name: &[u8], depth: usize) -> Result<()> {
     if !is_directory(dir, name) {
         return remove(dir, name, AtFlags::empty());
     }
@@ -295,7 +295,7 @@ fn child(dir: &OwnedFd, name: &[u8]) -> Result<Option<OwnedFd>> {
 }
 
 /// Names of a directory and whether each is a directory itself.
-fn entries(dir: &impl AsFd) -> Result<Vec<(Vec<u8>, bool)>> {
+pub(crate) fn entries(dir: &impl AsFd) -> Result<Vec<(Vec<u8>, bool)>> {
     let again = open_beneath(dir, ".", LIST, crate::Access::Blocking)
         .map_err(|e| system("a directory", e))?;
     let mut found = Vec::new();
