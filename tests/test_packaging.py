@@ -105,15 +105,22 @@ def generated(tmp_path_factory):
     return folder
 
 
-def commands():
-    """The commands that the help names."""
-    listed = run(server.BINARY, "--help").split("Commands:\n")[1].split("\n\n")[0]
-    return [name for name in re.findall(r"^  (\w+)", listed, re.M) if name != "help"]
+def commands(*above):
+    """The commands that the help names, and those below them, as their pages are named: `config`, `config-check`."""
+    said = run(server.BINARY, *above, "--help")
+    if "Commands:\n" not in said:
+        return []
+    listed = said.split("Commands:\n")[1].split("\n\n")[0]
+    found = []
+    for name in re.findall(r"^  (\w+)", listed, re.M):
+        if name != "help":
+            found += ["-".join([*above, name]), *commands(*above, name)]
+    return found
 
 
 def flags(command):
     """The long flags that a command's help names."""
-    return sorted(set(re.findall(r"^\s+(?:-\w, )?(--[a-z-]+)", run(server.BINARY, command, "--help"), re.M)))
+    return sorted(set(re.findall(r"^\s+(?:-\w, )?(--[a-z-]+)", run(server.BINARY, *command.split("-"), "--help"), re.M)))
 
 
 def test_each_command_has_its_page_and_the_hidden_one_has_none(generated):
@@ -122,7 +129,7 @@ def test_each_command_has_its_page_and_the_hidden_one_has_none(generated):
     assert len(names) >= 8
 
 
-@pytest.mark.parametrize("command", ["serve", "mount", "seal", "inventory"])
+@pytest.mark.parametrize("command", ["serve", "mount", "seal", "inventory", "config-check"])
 def test_each_flag_stands_in_its_page_and_in_every_completion(generated, command):
     page = (generated / "man" / f"twintree-{command}.1").read_text().replace("\\", "")
     shells = {name: (generated / "completions" / name).read_text() for name in ("twintree.bash", "_twintree", "twintree.fish")}

@@ -96,70 +96,77 @@ pub fn run(dir: &Path) -> Result<(), Failure> {
 
 /// Every page by the name of its file.
 fn pages(command: &Command) -> Result<Vec<(String, Vec<u8>)>> {
-    let shown: Vec<&Command> = command
-        .get_subcommands()
-        .filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
-        .collect();
-    let mut names = vec!["twintree".to_owned()];
-    names.extend(
-        shown
-            .iter()
-            .map(|sub| format!("twintree-{}", sub.get_name())),
-    );
-    let mut pages = vec![("twintree.1".to_owned(), page(command, "twintree", &names)?)];
-    for (sub, name) in shown.iter().zip(&names[1..]) {
-        pages.push((format!("{name}.1"), page(sub, name, &names)?));
+    let mut all = Vec::new();
+    gather("twintree".to_owned(), command, &mut all);
+    let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+    let mut pages = Vec::new();
+    for (name, command) in &all {
+        pages.push((format!("{name}.1"), page(command, name, &names)?));
     }
     pages.push(("twintree.toml.5".to_owned(), of_the_file(command)?));
     Ok(pages)
 }
 
+/// A command and all below it, each under the name of its page.
+fn gather<'a>(name: String, command: &'a Command, all: &mut Vec<(String, &'a Command)>) {
+    all.push((name.clone(), command));
+    for sub in shown_of(command) {
+        gather(format!("{name}-{}", sub.get_name()), sub, all);
+    }
+}
+
+fn shown_of(command: &Command) -> impl Iterator<Item = &Command> {
+    let all = command.get_subcommands();
+    all.filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
+}
+
 /// The page of one command.
-fn page(command: &Command, name: &str, names: &[String]) -> Result<Vec<u8>> {
-    let (title, is_all) = (name.to_owned(), name == "twintree");
-    let man = Man::new(
-        command
-            .clone()
-            .name(title)
-            .version(env!("CARGO_PKG_VERSION")),
-    );
+fn page(command: &Command, name: &str, names: &[&str]) -> Result<Vec<u8>> {
+    let named = command.clone().name(name.to_owned());
+    let man = Man::new(named.version(env!("CARGO_PKG_VERSION")));
     let mut out = Vec::new();
     man.render_title(&mut out)?;
     man.render_name_section(&mut out)?;
     man.render_synopsis_section(&mut out)?;
     man.render_description_section(&mut out)?;
     man.render_options_section(&mut out)?;
-    if is_all {
-        man.render_subcommands_section(&mut out)?;
-    }
-    if command.get_after_help().is_some() {
-        man.render_extra_section(&mut out)?;
-    }
     let mut rest = Roff::new();
-    if !is_all && command.has_subcommands() {
-        let inner = command.get_subcommands();
-        let inner = inner.filter(|inner| inner.get_name() != "help");
-        let abouts: Vec<(&str, String)> = inner
-            .map(|inner| {
-                let about = inner.get_about().map(ToString::to_string);
-                (inner.get_name(), about.unwrap_or_default())
-            })
-            .collect();
-        let abouts: Vec<(&str, &str)> = abouts
-            .iter()
-            .map(|(name, about)| (*name, about.as_str()))
-            .collect();
-        terms(&mut rest, "COMMANDS", &abouts);
+    if shown_of(command).next().is_some() {
+        rest.control("SH", ["COMMANDS"]);
+    }
+    for sub in shown_of(command) {
+        let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+        let page = format!("{name}-{}(1)", sub.get_name());
+        rest.control("TP", [])
+            .text([bold(page)])
+            .text([roman(about)]);
+    }
+    if let Some(help) = command.get_after_help() {
+        notes(&mut rest, &help.to_string());
     }
     terms(&mut rest, "EXIT STATUS", &EXIT);
     terms(&mut rest, "FILES", &FILES);
-    let others = names.iter().filter(|other| *other != name);
+    let others = names.iter().filter(|other| **other != name);
     let mut others: Vec<String> = others.map(|other| format!("{other}(1)")).collect();
     others.push("twintree.toml(5)".to_owned());
     rest.control("SH", ["SEE ALSO"])
         .text([roman(others.join(", "))]);
     rest.to_writer(&mut out)?;
     Ok(out)
+}
+
+/// What the help says at its end: what is indented there stays as it stands.
+fn notes(page: &mut Roff, text: &str) {
+    page.control("SH", ["NOTES"]);
+    for line in text.lines() {
+        match line.trim() {
+            "" => page.control("PP", []),
+            _ if line.starts_with("  ") => {
+                page.control("nf", []).text([roman(line)]).control("fi", [])
+            }
+            words => page.text([roman(words)]),
+        };
+    }
 }
 
 fn terms(page: &mut Roff, title: &str, terms: &[(&str, &str)]) {
