@@ -80,14 +80,18 @@ impl Reload {
         let config = config::resolve(args, file)?;
         let values = self.values()?;
         let keys = match secrets::given(&config, set)? {
-            Some(keys) => keys,
-            None => {
+            Some(keys) => Some(keys),
+            None if secrets::place_of_kept(&config).exists() => {
                 secrets::refuse_inside(&config.root, &config.state_dir)?;
-                secrets::kept(&config)?
+                Some(secrets::kept(&config)?)
             }
+            // Those of now stay: a pair that is made here would be shown to nobody.
+            None => None,
         };
         let certificate = self.certificate_of(&config)?;
-        self.credentials.replace([(keys.access, keys.secret)]);
+        if let Some(keys) = keys {
+            self.credentials.replace([(keys.access, keys.secret)]);
+        }
         if let Some((shown, new)) = certificate {
             shown.replace(new);
         }

@@ -75,6 +75,15 @@ def test_a_secret_of_the_same_name_takes_its_derived_keys_with_it(daemon, place,
         assert connection.ask("GET", "/bucket-one/a", signer=first).code == "SignatureDoesNotMatch"
 
 
+def test_keys_that_nobody_gives_any_more_stay(daemon, place, config):
+    """A new pair would be shown to nobody."""
+    one = daemon(place, "--config", config.write('access-key = "GIVEN"', 'secret-key = "given-secret-key"'), keys=False)
+    config.write("")
+    reload(one)
+    s3.client(one.url, access_key="GIVEN", secret_key="given-secret-key").list_buckets()
+    assert not (one.state / "credentials").exists()
+
+
 # What is logged, and ETags.
 
 @pytest.mark.parametrize("form", ["text", "json"])

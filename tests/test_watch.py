@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from lib import data, faces, server, s3, tools, trace, tree as trees
+from lib import admin, data, faces, server, s3, tools, trace, tree as trees
 
 BUCKET = "bucket-one"
 QUICK = ["--seal-after", "1s"]
@@ -184,7 +184,7 @@ def unheard(one, folder):
 
 
 def test_lost_events_are_made_up_for(daemon, tree, folder, random):
-    one = daemon(tree, *QUICK)
+    one = daemon(tree, *QUICK, "--admin", "127.0.0.1:0")
     ready(one)
     lost = {f"lost-{n}": random.bytes(1_000) for n in range(30)}
     with unheard(one, folder):
@@ -193,6 +193,7 @@ def test_lost_events_are_made_up_for(daemon, tree, folder, random):
             (folder / "late" / name).write_bytes(body)
     server.wait_until(lambda: all(is_sealed(folder / "late" / name) for name in lost), "all are sealed", 90)
     assert "more changed in the tree than could be followed" in one.log.read_text()
+    assert admin.Metrics(one)("twintree_watch_overflows_total") >= 1
     client = s3.client(one.url)
     for name, body in lost.items():
         assert s3.etag(client, BUCKET, f"late/{name}") == data.md5(body)
