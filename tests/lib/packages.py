@@ -37,8 +37,13 @@ def debian(kind="minbase", include=()):
     if not base.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         fresh = pathlib.Path(tempfile.mkdtemp(dir=CACHE))
-        done = subprocess.run(["debootstrap", "--variant=minbase", *([f"--include={','.join(include)}"] if include else []), release, fresh], capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+        command = ["debootstrap", "--variant=minbase", *([f"--include={','.join(include)}"] if include else []), release, fresh]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        if done.returncode != 0:  # the network may have failed: once more, from where it is
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        if done.returncode != 0:
+            shutil.rmtree(fresh)
+            raise AssertionError(done.stdout[-2000:] + done.stderr)
         shutil.rmtree(fresh / "var" / "cache" / "apt", ignore_errors=True)
         fresh.chmod(0o755)
         fresh.rename(base)
