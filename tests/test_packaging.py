@@ -56,6 +56,12 @@ def test_the_exposure_of_the_s3_service_is_small():
     assert figure <= MOST_EXPOSURE, said
 
 
+@pytest.mark.parametrize("unit", ["twintree.service", "twintree-mount.service"])
+def test_a_reload_is_a_signal_that_needs_no_program_but_the_shell(unit):
+    """/bin/kill is of procps, which a small system has not."""
+    assert dict(settings(unit))["ExecReload"] == "/bin/sh -c 'kill -HUP $MAINPID'"
+
+
 def test_the_s3_service_has_a_user_of_its_own_and_no_capability():
     told = dict(settings("twintree.service"))
     assert told["User"] == "twintree" and told["CapabilityBoundingSet"] == "" and told["NoNewPrivileges"] == "yes"
