@@ -30,7 +30,7 @@ const RELOADED: [&str; 7] = [
 ];
 
 /// Every setting and what it was set to when we last looked.
-type Values = BTreeMap<&'static str, Option<Value>>;
+pub type Values = BTreeMap<&'static str, Option<Value>>;
 
 /// All that is needed to read the settings again, and to let them count.
 pub struct Reload {
@@ -44,23 +44,23 @@ pub struct Reload {
     pub refilter: Refilter,
     /// Which ETags objects get.
     pub store: Arc<Store>,
+    /// What every setting was when we started.
+    pub values: Values,
     /// Were we started at a terminal?
     pub at_terminal: bool,
 }
 
 impl Reload {
     /// Reads all of it again at each SIGHUP. Ends where the signal says that the terminal we were started at has gone.
-    pub async fn at_each(self, mut hangup: Signal) {
-        // A file that cannot be read any more is told of when it is to be read.
-        let mut values = self.values().unwrap_or_default();
+    pub async fn at_each(mut self, mut hangup: Signal) {
         while hangup.recv().await.is_some() {
             if self.at_terminal && !std::io::stdin().is_terminal() {
                 return;
             }
             match tokio::task::block_in_place(|| self.again()) {
                 Ok(now) => {
-                    say(&values, &now);
-                    values = now;
+                    say(&self.values, &now);
+                    self.values = now;
                 }
                 Err(error) => {
                     tracing::error!("nothing is reloaded, everything stays as it was: {error:#}")
@@ -77,8 +77,8 @@ impl Reload {
         let file = config::read_file(args.config.as_deref())?;
         let (_, filter) = config::logging(&args, &file)?;
         let filter = logging::filter(&filter)?;
-        let config = config::resolve(args, file)?;
-        let values = self.values()?;
+        let config = config::resolve(args.clone(), file)?;
+        let values = values(&args)?;
         let keys = match secrets::given(&config, set)? {
             Some(keys) => Some(keys),
             None if secrets::place_of_kept(&config).exists() => {
@@ -109,13 +109,17 @@ impl Reload {
         let new = Certificate::read(certificate, key).context("TLS")?;
         Ok(Some((shown, new)))
     }
+}
 
-    fn values(&self) -> Result<Values> {
-        let path = self.args.config.as_deref();
-        let table = path.map(config::read_table).transpose()?;
-        let file: Option<(&Path, &toml::Table)> = path.zip(table.as_ref());
-        Ok(show::values(&self.args.said, file).collect())
-    }
+/// What every setting is set to now.
+///
+/// # Errors
+/// The config file cannot be read.
+pub fn values(args: &cli::Serve) -> Result<Values> {
+    let path = args.config.as_deref();
+    let table = path.map(config::read_table).transpose()?;
+    let file: Option<(&Path, &toml::Table)> = path.zip(table.as_ref());
+    Ok(show::values(&args.said, file).collect())
 }
 
 /// Says what is another now, by name, and what of it does not count yet.

@@ -19,7 +19,7 @@ use super::background::Background;
 use super::{Failure, snippets};
 use crate::admin::{self, Overseer};
 use crate::config::{Address, Config};
-use crate::reload::Reload;
+use crate::reload::{self, Reload};
 use crate::secrets::Keys;
 use crate::systemd::{self, Notifier};
 use crate::{cli, config, logging, secrets};
@@ -34,6 +34,7 @@ const LAST_WORK: Duration = Duration::from_secs(2);
 pub fn run(args: cli::Serve) -> Result<(), Failure> {
     let file = config::read_file(args.config.as_deref()).map_err(Failure::Usage)?;
     let (json, filter) = config::logging(&args, &file).map_err(Failure::Usage)?;
+    let values = reload::values(&args).map_err(Failure::Usage)?;
     let refilter = logging::start(json, &filter).map_err(Failure::Usage)?;
     let config = config::resolve(args.clone(), file).map_err(Failure::Usage)?;
     let notifier = Notifier::new(set).map_err(Failure::Usage)?;
@@ -61,6 +62,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
         certificate,
         refilter,
         store,
+        values,
         at_terminal: std::io::stdin().is_terminal(),
     };
     let bound = Bound {
