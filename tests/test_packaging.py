@@ -185,6 +185,12 @@ def test_both_packages_hold_everything_and_are_small():
         tables.LINES.append(f"{made[kind].name}: {made[kind].stat().st_size / 1e6:.1f} MB")
 
 
+def test_one_build_gives_the_same_packages_again():
+    again = packages.built.__wrapped__()
+    for kind in ("deb", "rpm"):
+        assert again[kind].read_bytes() == packages.built()[kind].read_bytes(), kind
+
+
 def test_the_deb_belongs_to_root_and_names_its_conffile_and_what_it_needs(tmp_path):
     deb = packages.built()["deb"]
     for line in run("dpkg-deb", "-c", deb).splitlines():
