@@ -159,13 +159,22 @@ pub(crate) fn decoded(raw: &str, plus: Plus) -> impl Iterator<Item = u8> + '_ {
 }
 
 fn hex_digit(byte: Option<&u8>) -> Option<u8> {
-    match *byte? {
-        digit @ b'0'..=b'9' => Some(digit - b'0'),
-        digit @ b'a'..=b'f' => Some(digit - b'a' + 10),
-        digit @ b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
+    let value = DIGITS_READ[usize::from(*byte?)];
+    (value < 16).then_some(value)
 }
+
+/// What each byte is as a hex digit, 0xff where it is none. The digits of a signature are random: a branch for each
+/// costs more than all else that is done with them.
+const DIGITS_READ: [u8; 256] = {
+    let mut table = [0xff; 256];
+    let mut value = 0;
+    while value < 16 {
+        table[b"0123456789abcdef"[value] as usize] = value as u8;
+        table[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
+    }
+    table
+};
 
 /// Does it stand for itself in an encoded text?
 fn is_plain(byte: u8, keep_slash: bool) -> bool {
@@ -244,14 +253,17 @@ pub(crate) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Reads exactly 32 bytes from 64 hex digits of either case.
 pub(crate) fn hex32(text: &[u8]) -> Option<[u8; 32]> {
+    let (pairs, _) = text.as_chunks::<2>();
     if text.len() != 64 {
         return None;
     }
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = hex_digit(pair.first())? << 4 | hex_digit(pair.get(1))?;
+    let (mut bytes, mut seen) = ([0; 32], 0);
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        let [high, low] = pair.map(|digit| DIGITS_READ[usize::from(digit)]);
+        seen |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(bytes)
+    (seen < 16).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -328,5 +340,14 @@ mod tests {
         assert_eq!(hex32(hex(&bytes).to_uppercase().as_bytes()), Some(bytes));
         assert_eq!(hex32(&[b'g'; 64]), None);
         assert_eq!(hex32(b"00"), None);
+        let digits = |byte: u8| hex32(&[byte; 64]).map(|bytes| u32::from(bytes[31] & 15));
+        for byte in 0..=255 {
+            assert_eq!(digits(byte), char::from(byte).to_digit(16), "{byte}");
+        }
+        for at in 0..64 {
+            let mut one_wrong = [b'0'; 64];
+            one_wrong[at] = b'g';
+            assert_eq!(hex32(&one_wrong), None, "{at}");
+        }
     }
 }
