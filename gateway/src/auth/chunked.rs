@@ -5,6 +5,7 @@
 //! publish nothing until then. Which checksum a trailer must match is the caller's business.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
@@ -26,7 +27,8 @@ const TRAILER_SIGNATURE: &str = "x-amz-trailer-signature";
 /// Which of the three framings a body has, and what its signatures chain from.
 #[derive(Clone, Debug)]
 pub struct Framing {
-    signer: Option<ChunkSigner>,
+    /// Boxed: nearly no request has one, and each is handed on with it.
+    signer: Option<Box<ChunkSigner>>,
     trailer: bool,
 }
 
@@ -42,7 +44,7 @@ impl Framing {
     /// `STREAMING-AWS4-HMAC-SHA256-PAYLOAD`, or with `-TRAILER`.
     pub(crate) fn signed(signer: ChunkSigner, trailer: bool) -> Self {
         Self {
-            signer: Some(signer),
+            signer: Some(Box::new(signer)),
             trailer,
         }
     }
@@ -51,14 +53,14 @@ impl Framing {
 /// The chain of chunk signatures: each covers the one before it, the first the request's own.
 #[derive(Clone)]
 pub(crate) struct ChunkSigner {
-    key: KeyedHmac,
+    key: Arc<KeyedHmac>,
     /// `\nTIMESTAMP\nSCOPE\n`, which every string to sign holds.
     common: String,
     previous: String,
 }
 
 impl ChunkSigner {
-    pub(crate) fn new(key: KeyedHmac, timestamp: &str, scope: &str, seed: String) -> Self {
+    pub(crate) fn new(key: Arc<KeyedHmac>, timestamp: &str, scope: &str, seed: String) -> Self {
         Self {
             key,
             common: format!("\n{timestamp}\n{scope}\n"),

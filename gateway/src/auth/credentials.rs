@@ -52,7 +52,7 @@ pub(crate) struct Table {
     secrets: HashMap<String, Secret>,
     /// Signing keys by [`Scope::signer`], filled by verified requests only, so that nobody without a secret can
     /// crowd it. Neither a date nor a region holds a slash, so the name is unambiguous even where an access key does.
-    derived: Mutex<HashMap<Box<str>, KeyedHmac>>,
+    derived: Mutex<HashMap<Box<str>, Arc<KeyedHmac>>>,
 }
 
 impl Credentials {
@@ -99,16 +99,17 @@ impl Table {
 
     /// Gives the key that signs for this access key, day and region, and whether it was derived just now; `None` for
     /// an unknown access key.
-    pub(crate) fn signing_key(&self, scope: &Scope<'_>) -> Option<(KeyedHmac, bool)> {
+    pub(crate) fn signing_key(&self, scope: &Scope<'_>) -> Option<(Arc<KeyedHmac>, bool)> {
         if let Some(key) = self.derived.lock().get(scope.signer) {
-            return Some((key.clone(), false));
+            return Some((Arc::clone(key), false));
         }
         let secret = self.secret(scope.access_key)?;
-        Some((derive(secret, scope.date, scope.region), true))
+        let derived = derive(secret, scope.date, scope.region);
+        Some((Arc::new(derived), true))
     }
 
     /// Keeps a key that has just verified a request.
-    pub(crate) fn remember(&self, scope: &Scope<'_>, key: &KeyedHmac) {
+    pub(crate) fn remember(&self, scope: &Scope<'_>, key: &Arc<KeyedHmac>) {
         let mut derived = self.derived.lock();
         if derived.contains_key(scope.signer) {
             return;
@@ -117,7 +118,7 @@ impl Table {
             // Days pass and old ones are never asked for again; starting over costs one derivation each.
             derived.clear();
         }
-        derived.insert(scope.signer.into(), key.clone());
+        derived.insert(scope.signer.into(), Arc::clone(key));
     }
 }
 

@@ -1,6 +1,8 @@
 //! What SigV4 in the header and in the query share: the credential scope, the string to sign, and the
 //! comparison. Which reading of an ambiguous request was signed is found here by trying.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 use twintree_store::Timestamp;
 
@@ -118,7 +120,7 @@ impl Claim<'_> {
     fn verified(
         &self,
         content: ContentSha256,
-        key: KeyedHmac,
+        key: Arc<KeyedHmac>,
         timestamp: Basic,
         plus: Plus,
     ) -> Verified {
