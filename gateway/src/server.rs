@@ -20,6 +20,7 @@ pub(crate) mod pages;
 mod pulse;
 mod request_id;
 mod screen;
+mod seldom;
 mod socket;
 pub mod tls;
 

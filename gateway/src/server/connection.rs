@@ -23,6 +23,7 @@ use super::listener::{Accepted, Peer};
 use super::outgoing::{Outgoing, WithoutMarkers};
 use super::pulse::Pulse;
 use super::screen::{Lookout, Refusals, Screen};
+use super::seldom::Seldom;
 use super::socket::Socket;
 use super::{ServerOptions, Service, Stage};
 
@@ -353,6 +354,16 @@ where
     }
 }
 
+/// What a connection is interrupted for.
+enum Due {
+    /// The server's stage has changed, or nobody tells any more.
+    Stage(Result<Stage, watch::error::RecvError>),
+    /// The last head has had its time.
+    LastHead,
+    /// It is time to look at the pulse.
+    Look,
+}
+
 /// Runs a connection until it ends by itself, its time is up, or the server leaves.
 async fn drive<C: Connection>(
     connection: C,
@@ -384,28 +395,45 @@ async fn drive<C: Connection>(
             connection.as_mut().finish();
             connection.as_mut().poll(cx)
         });
-        tokio::select! {
-            biased;
-            result = turn => return result.map_err(Into::into),
-            changed = stage.changed() => match changed.map(|()| *stage.borrow_and_update()) {
-                Ok(Stage::Serving) => {}
-                Ok(Stage::Draining) => {
-                    leaving = true;
-                    last_head.as_mut().reset(tokio::time::Instant::now() + LAST_HEAD);
+        let due = {
+            let due = pin!(async {
+                tokio::select! {
+                    biased;
+                    changed = stage.changed() => {
+                        Due::Stage(changed.map(|()| *stage.borrow_and_update()))
+                    }
+                    () = last_head.as_mut(), if awaits_last_head => Due::LastHead,
+                    () = watchdog.as_mut() => Due::Look,
                 }
-                Ok(Stage::Cutting) | Err(_) => return Err(Ended::Cut),
-            },
-            () = last_head.as_mut(), if awaits_last_head => {
+            });
+            tokio::select! {
+                biased;
+                result = turn => return result.map_err(Into::into),
+                due = Seldom::new(due) => due,
+            }
+        };
+        match due {
+            Due::Stage(Ok(Stage::Serving)) => {}
+            Due::Stage(Ok(Stage::Draining)) => {
+                leaving = true;
+                last_head
+                    .as_mut()
+                    .reset(tokio::time::Instant::now() + LAST_HEAD);
+            }
+            Due::Stage(Ok(Stage::Cutting) | Err(_)) => return Err(Ended::Cut),
+            Due::LastHead => {
                 told_to_finish = true;
                 connection.as_mut().finish();
             }
-            () = watchdog.as_mut() => match pulse.next_look(limits) {
+            Due::Look => match pulse.next_look(limits) {
                 Some(next) => watchdog.as_mut().reset(next),
                 // HTTP/2 says goodbye, so that no request is lost on its way to us.
                 None if pulse.is_multiplexed() && !told_to_finish => {
                     told_to_finish = true;
                     connection.as_mut().finish();
-                    watchdog.as_mut().reset(tokio::time::Instant::now() + GOODBYE);
+                    watchdog
+                        .as_mut()
+                        .reset(tokio::time::Instant::now() + GOODBYE);
                 }
                 None => return Err(Ended::TimedOut),
             },
