@@ -16,6 +16,7 @@ use twintree_gateway::server::{self, Endpoint, Listener};
 use twintree_store::Store;
 
 use crate::commands::background::Background;
+use crate::commands::{Failure, cannot_listen};
 use crate::config::{Address, Config};
 
 /// Who knows how everything fares.
@@ -101,7 +102,8 @@ impl Admin for Overseer {
 ///
 /// # Errors
 /// An address that cannot be had.
-pub fn bind(addresses: &[Address]) -> Result<Vec<Listener>> {
+pub fn bind(addresses: &[Address]) -> Result<Vec<Listener>, Failure> {
+    let failed = |e| cannot_listen("--admin", &e);
     let mut listeners = Vec::new();
     for address in addresses {
         match address {
@@ -110,10 +112,10 @@ pub fn bind(addresses: &[Address]) -> Result<Vec<Listener>> {
                     tracing::warn!(%address, "the admin listener asks for no key and is open to other machines");
                 }
                 let bound = Listener::tcp(&[*address]);
-                listeners.extend(bound.context("cannot listen for admin")?);
+                listeners.extend(bound.map_err(failed)?);
             }
             Address::Unix(path) => {
-                listeners.push(Listener::unix(path).context("cannot listen for admin")?);
+                listeners.push(Listener::unix(path).map_err(failed)?);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The daemon: read what was said, do it, say what went wrong.
 //!
-//! Exit codes follow sysexits(3): 64 for a wrong argument or config, 66 where the directory to serve is not there, 1
-//! for what failed at work; 130 where a signal ended a command that says how far it came.
+//! Exit codes follow sysexits(3): 64 for a wrong argument or config, 66 where the directory to serve is not there, 69
+//! where an address is taken or not ours, 77 where only another user may listen there, 1 for what failed at work; 130 where a signal ended a command that says how far it came.
 
 mod admin;
 mod cli;
@@ -20,6 +20,10 @@ use clap::error::ErrorKind;
 const USAGE: u8 = 64;
 /// EX_NOINPUT of sysexits(3).
 const NO_INPUT: u8 = 66;
+/// EX_UNAVAILABLE of sysexits(3).
+const UNAVAILABLE: u8 = 69;
+/// EX_NOPERM of sysexits(3).
+const NO_PERMISSION: u8 = 77;
 /// What a shell makes of a program that SIGINT ended.
 const INTERRUPTED: u8 = 130;
 
@@ -57,6 +61,14 @@ fn main() -> ExitCode {
         Err(commands::Failure::Missing(error)) => {
             eprintln!("twintree: {}", told(&error));
             ExitCode::from(NO_INPUT)
+        }
+        Err(commands::Failure::Unavailable(error)) => {
+            eprintln!("twintree: {}", told(&error));
+            ExitCode::from(UNAVAILABLE)
+        }
+        Err(commands::Failure::NotPermitted(error)) => {
+            eprintln!("twintree: {}", told(&error));
+            ExitCode::from(NO_PERMISSION)
         }
         Err(commands::Failure::Work(error)) => {
             eprintln!("twintree: {}", told(&error));

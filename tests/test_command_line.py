@@ -1,5 +1,6 @@
 """The command line and the first start: what is printed works as it is pasted, what is wrong ends with its own code and word."""
 
+import itertools
 import os
 import pathlib
 import re
@@ -13,6 +14,7 @@ from lib import environment, s3, server, wire
 
 USAGE = 64
 FAILED = 1
+UNAVAILABLE = 69
 KEYS = {"TWINTREE_ACCESS_KEY": "A" * 8, "TWINTREE_SECRET_KEY": "b" * 12}
 
 
@@ -112,7 +114,7 @@ def test_a_switch_before_the_directory_leaves_the_directory_alone(tree, tmp_path
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         done = run("serve", "--read-only", tree, "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
-    assert done.returncode == FAILED and "in use" in done.stderr, done
+    assert done.returncode == UNAVAILABLE and "in use" in done.stderr, done
 
 
 def test_a_credentials_flag_wins_over_keys_in_the_environment(daemon, tree, tmp_path):
@@ -168,7 +170,7 @@ def test_what_cannot_be_done_ends_with_1_and_says_why_once(tree, tmp_path):
     plain = tmp_path / "plain"
     plain.write_text("x")
     for words, named in (
-        (["serve", tree, "--listen", "192.0.2.1:9"], "192.0.2.1:9"), (["serve", tree, "--listen", f"unix:{tmp_path}/gone/s"], "gone/s"),
+        (["serve", tree, "--listen", f"unix:{tmp_path}/gone/s"], "gone/s"),
         (["serve", tree, "--listen", "127.0.0.1:0", "--tls-cert", plain, "--tls-key", plain], "plain"),
         (["doctor", tmp_path / "gone"], "No such file"), (["inspect", tmp_path / "gone"], "No such file"),
     ):
@@ -209,3 +211,18 @@ def test_what_the_tests_need_of_the_system_is_what_ci_installs():
     listed = re.search(r"wanted=\((.*?)\)", (server.ROOT / ".ci" / "run").read_text()).group(1).split()
     needed = {package for _, package, _ in environment.WANTED if not package.startswith("golang")}
     assert needed <= set(listed), needed - set(listed)
+
+
+# Addresses that cannot be had.
+
+@pytest.mark.parametrize("flag", ["--listen", "--admin"])
+@pytest.mark.parametrize(("address", "says"), [("taken", "stop what listens there, or name another address with"), ("192.0.2.1:9", "this machine has no such address")])
+def test_an_address_that_cannot_be_had_is_named_with_what_helps(tree, flag, address, says):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words = {"--listen": "127.0.0.1:0"} | {flag: f"127.0.0.1:{taken.getsockname()[1]}" if address == "taken" else address}
+        done = run("serve", tree, *itertools.chain(*words.items()))
+    assert done.returncode == UNAVAILABLE, done
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"twintree: cannot listen on {words[flag]}: ") and says in last and last.count("os error") == 1, done

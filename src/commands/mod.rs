@@ -13,12 +13,20 @@ pub mod serve;
 mod snippets;
 pub mod strip;
 
+use std::io::{self, ErrorKind};
+
+use anyhow::anyhow;
+
 /// How a command fails.
 pub enum Failure {
     /// What was asked cannot be: exit code 64.
     Usage(anyhow::Error),
     /// What should be served is not there: exit code 66.
     Missing(anyhow::Error),
+    /// What it needs is taken, or not there: exit code 69.
+    Unavailable(anyhow::Error),
+    /// Only another user may: exit code 77.
+    NotPermitted(anyhow::Error),
     /// It was tried and failed: exit code 1.
     Work(anyhow::Error),
     /// It was ended by SIGINT or SIGTERM, and has said how far it came: exit code 130.
@@ -28,6 +36,23 @@ pub enum Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Work(error)
+    }
+}
+
+/// Why an address cannot be listened on, and what helps; `setting` is what named it.
+pub fn cannot_listen(setting: &str, error: &io::Error) -> Failure {
+    let told = |remedy: &str| anyhow!("cannot listen on {error}: {remedy}");
+    match error.kind() {
+        ErrorKind::AddrInUse => Failure::Unavailable(told(&format!(
+            "stop what listens there, or name another address with {setting}"
+        ))),
+        ErrorKind::AddrNotAvailable => Failure::Unavailable(told(&format!(
+            "this machine has no such address; name one of its own with {setting}"
+        ))),
+        ErrorKind::PermissionDenied => Failure::NotPermitted(told(
+            "a port below 1024 takes root or CAP_NET_BIND_SERVICE, a socket file a directory that may be written",
+        )),
+        _ => Failure::Work(anyhow!("cannot listen on {error}")),
     }
 }
 

@@ -16,7 +16,7 @@ use twintree_gateway::server::{self, Drained, Endpoint, Listener, ServerOptions}
 use twintree_store::{Store, StoreOptions};
 
 use super::background::Background;
-use super::{Failure, snippets};
+use super::{Failure, cannot_listen, snippets};
 use crate::admin::{self, Overseer};
 use crate::config::{Address, Config};
 use crate::reload::{self, Reload};
@@ -144,7 +144,7 @@ fn listeners(
     config: &Config,
     certificate: Option<&Arc<Certificate>>,
     held: Vec<OwnedFd>,
-) -> Result<Vec<Listener>> {
+) -> Result<Vec<Listener>, Failure> {
     let tls = certificate.map(|certificate| tls::with_certificate(Arc::clone(certificate)));
     let tls = tls.transpose().context("TLS")?;
     let listeners = match held.is_empty() {
@@ -163,7 +163,8 @@ fn listeners(
     Ok(listeners.into_iter().map(secured).collect())
 }
 
-fn bind(config: &Config) -> Result<Vec<Listener>> {
+fn bind(config: &Config) -> Result<Vec<Listener>, Failure> {
+    let failed = |e| cannot_listen("--listen", &e);
     let tcp: Vec<_> = config
         .listen
         .iter()
@@ -175,10 +176,10 @@ fn bind(config: &Config) -> Result<Vec<Listener>> {
             }
         })
         .collect();
-    let mut listeners = Listener::tcp(&tcp).context("cannot listen")?;
+    let mut listeners = Listener::tcp(&tcp).map_err(failed)?;
     for address in &config.listen {
         if let Address::Unix(path) = address {
-            listeners.push(Listener::unix(path).context("cannot listen")?);
+            listeners.push(Listener::unix(path).map_err(failed)?);
         }
     }
     Ok(listeners)
