@@ -43,6 +43,27 @@ def test_every_link_between_pages_leads_somewhere():
                 assert anchor in {slug(heading) for heading in headings}, f"{page.name}: {target}"
 
 
+def test_every_message_that_is_explained_is_one_of_the_program():
+    said = sources()
+    told = messages()
+    assert len(told) > 50
+    missing = [message for message in told for piece in message.split("…") if piece.strip(" :") not in said]
+    assert not missing, missing
+
+
+def messages():
+    """What stands in the first column of the tables of docs/troubleshooting.md as a message."""
+    text = (server.ROOT / "docs" / "troubleshooting.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    return [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
+
+
+def sources():
+    """All that the program can say, each text in one line."""
+    paths = [path for room in ("src", "gateway/src", "store/src", "fuse/src") for path in sorted((server.ROOT / room).rglob("*.rs"))]
+    return re.sub(r"\\\n\s*", "", "\n".join(path.read_text() for path in paths if not path.stem.endswith("tests")))
+
+
 def slug(heading):
     """A heading as links name it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
