@@ -24,7 +24,8 @@ import subprocess
 import sys
 import time
 
-BLOCK_SECONDS = 20
+BLOCK_SECONDS = 60
+"""How long one block may take: seconds on a quiet machine."""
 SERVES = re.compile(r"\b(twintree|release --) serve\b[^&]*$")
 FENCE = re.compile(r"^(?:<!-- not run: (?P<reason>.+?) -->\n+)?```(?P<language>sh|python)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
