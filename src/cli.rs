@@ -151,6 +151,17 @@ pub enum Command {
         /// Look only: make nothing, not even for the probe
         #[arg(long)]
         read_only: bool,
+        /// Tell instead what the directory is as S3: which files are no objects, and which keys or files are odd; writes nothing
+        #[arg(long)]
+        as_s3: bool,
+        /// With --as-s3: `text`, or `jsonl` for each finding as a line of JSON and a summary as the last
+        #[arg(
+            long,
+            value_name = "FORMAT",
+            default_value = "text",
+            requires = "as_s3"
+        )]
+        format: String,
     },
     /// Compute ETag (MD5) and checksum of files that nobody PUT, so that S3 clients see real ones
     #[command(after_help = SEAL)]

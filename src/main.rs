@@ -43,7 +43,13 @@ fn main() -> ExitCode {
     let result = match cli.command {
         cli::Command::Serve(args) => commands::serve::run(*args),
         cli::Command::Mount(args) => commands::mount::run(*args),
-        cli::Command::Doctor { dir, read_only } => commands::doctor::run(&dir, read_only),
+        cli::Command::Doctor {
+            dir,
+            as_s3: true,
+            format,
+            ..
+        } => commands::as_s3::run(&dir, &format),
+        cli::Command::Doctor { dir, read_only, .. } => commands::doctor::run(&dir, read_only),
         cli::Command::Inventory(args) => commands::inventory::run(*args),
         cli::Command::Seal(args) => commands::seal::run(*args),
         cli::Command::Generate { dir } => commands::generate::run(&dir),

@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+pub mod as_s3;
 pub mod background;
 pub mod config;
 pub mod doctor;
@@ -13,9 +14,11 @@ pub mod serve;
 mod snippets;
 pub mod strip;
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IsTerminal};
+use std::time::Duration;
 
 use anyhow::anyhow;
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// How a command fails.
 pub enum Failure {
@@ -56,6 +59,18 @@ pub fn cannot_listen(setting: &str, error: &io::Error) -> Failure {
     }
 }
 
+/// A line that counts, for a person who waits; hidden where nobody sees it.
+pub fn counting(what: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = format!("{{spinner}} {{human_pos}} {what}, {{per_sec}} ({{elapsed}})");
+    let style = ProgressStyle::with_template(&template).expect("a template that is tested");
+    let bar = ProgressBar::new_spinner().with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
 /// A line of a message without what a terminal would act on: names on disk may hold anything.
 pub fn tame(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
@@ -66,4 +81,16 @@ pub fn tame(text: &str) -> String {
         }
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counting_line_is_one_that_can_be_drawn() {
+        let template = "{spinner} {human_pos} things, {per_sec} ({elapsed})";
+        ProgressStyle::with_template(template).expect("drawn");
+        counting("things");
+    }
 }

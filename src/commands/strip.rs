@@ -1,13 +1,12 @@
 //! `twintree strip DIR`: takes out of a tree what we put there, after saying what would be lost.
 
-use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount};
 use twintree_store::strip::{self, Belongings, Telling};
 
-use super::{Failure, tame};
+use super::{Failure, counting, tame};
 
 /// Says what is there, and with `yes` takes it out.
 ///
@@ -18,7 +17,7 @@ pub fn run(dir: &Path, yes: bool) -> Result<(), Failure> {
     if !dir.is_dir() {
         return Err(Failure::Missing(anyhow!("{shown} is no directory")));
     }
-    let bar = progress();
+    let bar = counting("entries");
     let mut told = |telling: Telling<'_>| match telling {
         Telling::Progress(entries) => bar.inc(entries),
         Telling::Left(path, why) => {
@@ -95,19 +94,6 @@ fn lines(found: &Belongings) -> Vec<String> {
     }
 }
 
-/// How far we are, for a person who waits.
-fn progress() -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style =
-        ProgressStyle::with_template("{spinner} {human_pos} entries, {per_sec} ({elapsed})")
-            .expect("a constant that is tested");
-    let bar = ProgressBar::new_spinner().with_style(style);
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    bar
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,10 +117,5 @@ mod tests {
             lines[1].contains("2.00 KiB") && lines[1].contains("lost"),
             "{lines:?}"
         );
-    }
-
-    #[test]
-    fn the_progress_line_is_one_that_can_be_drawn() {
-        progress();
     }
 }

@@ -48,6 +48,21 @@ pub struct StoreOptions {
     pub etags: ETagKinds,
 }
 
+impl StoreOptions {
+    /// The defaults, for a root.
+    pub fn of(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            durability: Durability::Strict,
+            keys: KeyPolicy::Any,
+            read_only: false,
+            hide: Vec::new(),
+            verify_mtime_only: false,
+            etags: ETagKinds::default(),
+        }
+    }
+}
+
 /// A bucket in a list.
 #[derive(Clone, Debug)]
 pub struct BucketInfo {

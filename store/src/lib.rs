@@ -5,6 +5,7 @@
 //! that resolves a name goes through `root.rs`; every publish goes through `write.rs`.
 
 mod announce;
+pub mod as_s3;
 #[cfg(feature = "benching")]
 #[doc(hidden)]
 pub mod benching;
@@ -18,6 +19,7 @@ mod delete;
 mod dirmark;
 pub mod error;
 pub mod etag;
+mod everything;
 pub mod fsfacts;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

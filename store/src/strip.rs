@@ -9,15 +9,13 @@ use std::path::Path;
 use rustix::fs::{self, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
+use crate::everything::{At, MAX_DEPTH, Visitor, open_child, walk};
 use crate::lifecycle::{entries, remove_tree};
 use crate::name::RESERVED;
 use crate::path::HideList;
 use crate::record::{META_XATTR, RECORD_XATTR, Record};
-use crate::root::mount_of;
 use crate::{Result, StoreError, dirmark};
 
-/// Directories within one another that are looked into; those below are told of and left.
-const MAX_DEPTH: usize = 512;
 /// The longest list of an entry's xattrs (xattr(7)).
 const LIST_MAX: usize = 65_536;
 /// What all our xattrs begin with.
@@ -73,11 +71,11 @@ pub fn strip(dir: &Path, remove: bool, told: &mut Told<'_>) -> Result<Belongings
         remove,
         told,
         found: Belongings::default(),
-        path: shown.into_bytes(),
         system: HideList::new(&[]),
     };
-    strip.attributes(&top, b".", true);
-    strip.directory(&top, 0, true);
+    let path = shown.into_bytes();
+    strip.attributes(&top, b".", &path, true);
+    walk(&top, path, &mut strip);
     Ok(strip.found)
 }
 
@@ -85,58 +83,37 @@ struct Strip<'a, 'b> {
     remove: bool,
     told: &'a mut Told<'b>,
     found: Belongings,
-    /// Where we are, for what is told.
-    path: Vec<u8>,
     /// What filesystems keep for themselves: snapshots cannot be changed, and are nobody's loss.
     system: HideList,
 }
 
-impl Strip<'_, '_> {
-    fn directory(&mut self, dir: &OwnedFd, depth: usize, may_be_reserved: bool) {
-        let names = match entries(dir) {
-            Ok(names) => names,
-            Err(e) => return self.leave(&e.to_string()),
-        };
+impl Visitor for Strip<'_, '_> {
+    fn directory(&mut self, _path: &[u8], names: &[(Vec<u8>, bool)]) {
         (self.told)(Telling::Progress(names.len() as u64));
-        let mount = mount_of(dir.as_fd()).ok();
-        for (name, is_directory) in names {
-            if self.system.hides(&name) && !name.eq_ignore_ascii_case(RESERVED.as_bytes()) {
-                continue;
-            }
-            let above = self.path.len();
-            self.path.push(b'/');
-            self.path.extend(&name);
-            if is_directory && name == RESERVED.as_bytes() {
-                self.reserved(dir, may_be_reserved);
-            } else {
-                self.found.looked_at += 1;
-                self.attributes(dir, &name, is_directory);
-                if is_directory {
-                    self.child(dir, &name, depth, mount);
-                }
-            }
-            self.path.truncate(above);
-        }
     }
 
-    fn child(&mut self, dir: &OwnedFd, name: &[u8], depth: usize, mount: Option<(u32, u32, u64)>) {
-        if depth >= MAX_DEPTH {
-            return self.leave("it lies too deep");
+    fn entry(&mut self, at: &At<'_>) -> bool {
+        if at.is_directory && at.name == RESERVED.as_bytes() {
+            self.reserved(at);
+            return false;
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match fs::openat(dir, name, flags, Mode::empty()) {
-            Ok(child) => {
-                let is_top = depth == 0 || mount_of(child.as_fd()).ok() != mount;
-                self.directory(&child, depth + 1, is_top);
-            }
-            // Gone, or another thing, since its name was read.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-            Err(e) => self.leave(&e.to_string()),
+        if self.system.hides(at.name) && !at.name.eq_ignore_ascii_case(RESERVED.as_bytes()) {
+            return false;
         }
+        self.found.looked_at += 1;
+        self.attributes(at.dir, at.name, at.path, at.is_directory);
+        true
     }
 
+    fn left(&mut self, path: &[u8], why: &str) {
+        self.found.left += 1;
+        (self.told)(Telling::Left(path, why.to_owned()));
+    }
+}
+
+impl Strip<'_, '_> {
     /// The xattrs of one entry, by its name, so that what cannot be opened is stripped too.
-    fn attributes(&mut self, dir: &OwnedFd, name: &[u8], is_directory: bool) {
+    fn attributes(&mut self, dir: &OwnedFd, name: &[u8], shown: &[u8], is_directory: bool) {
         let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
         path.extend(name);
         let mut list = [0; 1024];
@@ -151,7 +128,7 @@ impl Strip<'_, '_> {
         let listed = match listed {
             Ok(listed) => listed,
             Err(Errno::NOENT | Errno::OPNOTSUPP) => return,
-            Err(e) => return self.leave(&e.to_string()),
+            Err(e) => return self.left(shown, &e.to_string()),
         };
         let names = listed.split(|byte| *byte == 0);
         let ours: Vec<&[u8]> = names.filter(|name| is_ours(name)).collect();
@@ -159,7 +136,7 @@ impl Strip<'_, '_> {
         for name in ours.into_iter().filter(|_| self.remove) {
             match fs::lremovexattr(&path[..], name) {
                 Ok(()) | Err(Errno::NODATA | Errno::NOENT) => {}
-                Err(e) => return self.leave(&e.to_string()),
+                Err(e) => return self.left(shown, &e.to_string()),
             }
         }
     }
@@ -176,30 +153,19 @@ impl Strip<'_, '_> {
         self.found.metadata += u64::from(has(META_XATTR) || has_meta);
     }
 
-    fn reserved(&mut self, dir: &OwnedFd, is_ours: bool) {
-        if !is_ours {
-            return self.leave("no gateway makes one there");
+    fn reserved(&mut self, at: &At<'_>) {
+        if !at.is_at_a_top {
+            return self.left(at.path, "no gateway makes one there");
         }
         self.found.reserved += 1;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match fs::openat(dir, RESERVED, flags, Mode::empty()) {
+        match open_child(at.dir, RESERVED.as_bytes()) {
             Ok(ours) => self.count_reserved(&ours),
-            Err(e) => return self.leave(&e.to_string()),
+            Err(e) => return self.left(at.path, &e.to_string()),
         }
-        if !self.remove {
-            return;
-        }
-        let before = fs::fstat(dir);
-        if let Err(e) = remove_tree(dir, RESERVED.as_bytes(), 0) {
-            return self.leave(&e.to_string());
-        }
-        if fs::statat(dir, RESERVED, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-            return self.leave("something came into it meanwhile: is a gateway still running?");
-        }
-        if let Ok(stat) = before
-            && let Err(e) = keep_mtime(dir, &stat)
+        if self.remove
+            && let Err(why) = remove_reserved(at.dir)
         {
-            self.leave(&format!("its directory's mtime cannot be put back: {e}"));
+            self.left(at.path, &why);
         }
     }
 
@@ -225,11 +191,16 @@ impl Strip<'_, '_> {
             self.found.uploads += entries(&uploads).map_or(0, |names| names.len() as u64);
         }
     }
+}
 
-    fn leave(&mut self, why: &str) {
-        self.found.left += 1;
-        (self.told)(Telling::Left(&self.path, why.to_owned()));
+/// Takes the reserved directory out of one, whose mtime stays. Else why not.
+fn remove_reserved(dir: &OwnedFd) -> std::result::Result<(), String> {
+    let before = fs::fstat(dir).map_err(|e| e.to_string())?;
+    remove_tree(dir, RESERVED.as_bytes(), 0).map_err(|e| e.to_string())?;
+    if fs::statat(dir, RESERVED, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        return Err("something came into it meanwhile: is a gateway still running?".to_owned());
     }
+    keep_mtime(dir, &before).map_err(|e| format!("its directory's mtime cannot be put back: {e}"))
 }
 
 fn is_ours(name: &[u8]) -> bool {
@@ -238,8 +209,7 @@ fn is_ours(name: &[u8]) -> bool {
 }
 
 fn open(dir: impl AsFd, name: &[u8]) -> Option<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(dir, name, flags, Mode::empty()).ok()
+    open_child(dir, name).ok()
 }
 
 /// Every file below a directory, as far as it can be read.
