@@ -29,6 +29,15 @@ Keys:
   TWINTREE_CREDENTIALS, else the config file, else the state directory, where the first start makes a key and
   prints it once.";
 
+const IMPORT: &str = "\
+Every file that versitygw recorded an ETag of is read once. Where its bytes bear the ETag out (by their MD5; of an
+upload in parts, by a checksum of the whole) S3 shows the same ETag, checksum, metadata and tags as before; else the
+ETag of its bytes. Only extended attributes change, and versitygw's own stay. Interrupt it when you like, and repeat.
+Not taken over: users, ACLs and policies, uploads under way, versions, and what lies in a sidecar directory.
+
+  twintree import versitygw /srv/s3          say what is there
+  twintree import versitygw /srv/s3 --yes    take it over";
+
 const STRIP: &str = "\
 It takes out the xattrs user.twintree and user.twintree.*, and the directories .twintree, after it said what is lost
 with them: metadata and tags that S3 clients gave, objects whose keys no path can hold, uploads that are not
@@ -178,6 +187,9 @@ pub enum Command {
     /// Judge the configuration of `serve`, or show it, without serving
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Take over, in place, what another gateway recorded of a tree
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Take out of a tree what twintree put there: say what it is, and with --yes do it
     #[command(after_help = STRIP)]
     Strip {
@@ -201,6 +213,20 @@ pub enum ConfigCommand {
     Check(Box<Serve>),
     /// Print every setting with what counts and where it was said; secrets are not shown
     Show(Box<Serve>),
+}
+
+/// Whose records are taken over.
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// Of versitygw's posix backend: ETags, checksums, metadata and tags that lie in its extended attributes
+    #[command(after_help = IMPORT)]
+    Versitygw {
+        /// The directory that it served, whose directories are buckets
+        root: PathBuf,
+        /// Do it; without this it is only said what would be taken over
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Where a word came from.

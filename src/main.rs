@@ -55,6 +55,9 @@ fn main() -> ExitCode {
         cli::Command::Generate { dir } => commands::generate::run(&dir),
         cli::Command::Config(cli::ConfigCommand::Check(args)) => commands::config::check(*args),
         cli::Command::Config(cli::ConfigCommand::Show(args)) => commands::config::show(*args),
+        cli::Command::Import(cli::ImportCommand::Versitygw { root, yes }) => {
+            commands::import::versitygw(&root, yes)
+        }
         cli::Command::Strip { dir, yes } => commands::strip::run(&dir, yes),
         cli::Command::Inspect { file } => commands::inspect::run(&file),
     };

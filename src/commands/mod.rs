@@ -5,6 +5,7 @@ pub mod background;
 pub mod config;
 pub mod doctor;
 pub mod generate;
+pub mod import;
 pub mod inspect;
 pub mod inventory;
 pub mod mount;

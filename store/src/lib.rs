@@ -25,6 +25,7 @@ pub mod fsfacts;
 #[doc(hidden)]
 pub mod fuzzing;
 mod health;
+pub mod import;
 mod inherit;
 pub mod inspect;
 mod known;

@@ -467,7 +467,7 @@ impl Content {
 }
 
 impl Finished {
-    fn record(&self, stamp: Stamp) -> Record {
+    pub(crate) fn record(&self, stamp: Stamp) -> Record {
         let content = &self.content;
         let mut record = Record::new(content.etag, content.crc64, stamp);
         record.type_code = content_type::code(self.meta.content_type.as_deref());

@@ -1,6 +1,7 @@
 //! The thread that settles files in the background: those whose record is doubted, and those that somebody
 //! of this process changed. How a file is read is `sealer/settle.rs`; this file is who waits and when.
 
+pub(crate) mod adopt;
 mod busy;
 mod everything;
 mod lease;

@@ -157,11 +157,12 @@ fn settle_uncounted(
         &examined,
         same,
         replacing(record, replaced),
+        None,
     )
 }
 
 /// The record of what was read, which goes on accepting the derived ETag that it replaces.
-fn replacing(mut record: Record, replaced: ETag) -> Record {
+pub(super) fn replacing(mut record: Record, replaced: ETag) -> Record {
     // The pages were forced down before they were read: what was written without a sync is now.
     record.set_unsynced(None);
     if let ETag::Derived(first, _) = replaced {
@@ -170,14 +171,16 @@ fn replacing(mut record: Record, replaced: ETag) -> Record {
     record
 }
 
-/// Writes the record, if nothing moved since the file was looked at before it was read.
-fn record_it(
+/// Writes the record (and `meta`, as [`Bucket::restamp_held`]), if nothing moved since the file was looked at before
+/// it was read.
+pub(super) fn record_it(
     quiet: &Quiet,
     key: &ObjectKey,
     before: &FileState,
     examined: &Examined,
     same: bool,
     record: Record,
+    meta: Option<Option<&[u8]>>,
 ) -> Result<Outcome> {
     let (bucket, file) = (quiet.bucket, quiet.file);
     let held = bucket.lock_key(key)?;
@@ -187,7 +190,7 @@ fn record_it(
         return Ok(Outcome::Busy(Busy::Changed));
     }
     match (
-        bucket.restamp_held(file, before, record, None),
+        bucket.restamp_held(file, before, record, meta),
         &still.bytes,
     ) {
         // A file that we may only read: this process knows, and no other needs to.

@@ -1,0 +1,380 @@
+//! Taking over a tree that versitygw served: its ETags, checksums, metadata and tags, which lie in xattrs of its own,
+//! become records of ours. In place; what is versitygw's stays, so that it can serve the tree again.
+//!
+//! Written by versitygw 1.8.0 (looked at with getfattr): `user.etag` in quotes, `user.checksums` (JSON),
+//! `user.metadata` (JSON; before that one xattr `user.X-Amz-Meta.NAME` for each), `user.X-Amz-Tagging` (JSON), and
+//! `user.content-type` with its like. Folders that are objects have the same. Uploads lie in `BUCKET/.sgwtmp`.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use serde_json::{Map, Value};
+
+use crate::everything::{At, Visitor, walk};
+use crate::path::key_text;
+use crate::sealer::adopt::{Adopted, Claim};
+use crate::{
+    Algorithm, BucketName, Checksum, ChecksumType, Digester, ETag, Meta, ObjectChecksum, ObjectKey,
+    Put, Result, Store, StoreError, StoreOptions, WriteConditions, dirmark,
+};
+
+/// The largest xattr (xattr(7)).
+const XATTR_MAX: usize = 65_536;
+/// Where versitygw keeps what is on its way, in each bucket.
+const UPLOADS: &[u8] = b".sgwtmp";
+/// Headers that it keeps under their own names.
+const HEADERS: [&str; 5] = [
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+];
+/// The prefix of user metadata before it was one JSON.
+const OLD_METADATA: &str = "user.X-Amz-Meta.";
+/// The type that it gives to folders by itself.
+const FOLDER_TYPE: &[u8] = b"application/x-directory";
+
+/// What was there, and what became of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Entries that were looked at.
+    pub looked_at: u64,
+    /// Objects whose ETag and all else was (or would be) taken over.
+    pub objects: u64,
+    /// Of those, objects that came in parts.
+    pub in_parts: u64,
+    /// Folders that are objects.
+    pub folders: u64,
+    /// Objects and folders with metadata or tags.
+    pub described: u64,
+    /// Objects that are ours already.
+    pub already: u64,
+    /// Objects whose bytes do not bear the ETag out.
+    pub other_bytes: u64,
+    /// Buckets with uploads under way, or what is left of them.
+    pub upload_folders: u64,
+    /// What was left.
+    pub left: u64,
+}
+
+/// What is told while it happens.
+#[derive(Debug)]
+pub enum Telling<'a> {
+    /// So many entries more were looked at.
+    Progress(u64),
+    /// Not all of it could be taken over: the path, and why.
+    Said(&'a [u8], String),
+}
+
+/// Takes over what versitygw recorded below `root`, whose directories are its buckets; with `write` false it only
+/// counts, without reading a file. Blocking.
+///
+/// # Errors
+/// `root` cannot be opened, or the store not be written. What fails below is told and counted.
+pub fn versitygw(root: &Path, write: bool, told: &mut dyn FnMut(Telling<'_>)) -> Result<Imported> {
+    let shown = root.display().to_string();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = fs::open(root, flags, Mode::empty())
+        .map_err(|e| StoreError::from_io(shown.clone(), e.into()))?;
+    let mut import = Import {
+        store: Store::open(StoreOptions {
+            read_only: !write,
+            ..StoreOptions::of(root)
+        })?,
+        write,
+        told,
+        top: shown.len(),
+        found: Imported::default(),
+    };
+    walk(&top, shown.into_bytes(), &mut import);
+    Ok(import.found)
+}
+
+struct Import<'a> {
+    store: Arc<Store>,
+    write: bool,
+    told: &'a mut dyn FnMut(Telling<'_>),
+    /// How long the path of the top is.
+    top: usize,
+    found: Imported,
+}
+
+impl Visitor for Import<'_> {
+    fn directory(&mut self, _path: &[u8], names: &[(Vec<u8>, bool)]) {
+        (self.told)(Telling::Progress(names.len() as u64));
+    }
+
+    fn entry(&mut self, at: &At<'_>) -> bool {
+        let is_hidden = crate::path::HideList::new(&[]).hides(at.name);
+        if is_hidden || (at.depth == 0 && (!at.is_directory || at.name.starts_with(b"."))) {
+            return false;
+        }
+        if at.depth == 1 && at.name == UPLOADS {
+            self.found.upload_folders += 1;
+            return false;
+        }
+        self.found.looked_at += 1;
+        if at.depth > 0
+            && let Err(e) = self.take(at)
+        {
+            self.left(at.path, &e.to_string());
+        }
+        true
+    }
+
+    fn left(&mut self, path: &[u8], why: &str) {
+        self.found.left += 1;
+        self.say(path, why);
+    }
+}
+
+impl Import<'_> {
+    fn say(&mut self, path: &[u8], why: &str) {
+        (self.told)(Telling::Said(path, why.to_owned()));
+    }
+
+    /// One file or folder.
+    fn take(&mut self, at: &At<'_>) -> Result<()> {
+        let mut flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        if at.is_directory {
+            flags |= OFlags::DIRECTORY;
+        } else {
+            let stat = fs::statat(at.dir, at.name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| crate::root::system("an entry", e))?;
+            if crate::root::kind(&stat) != fs::FileType::RegularFile {
+                return Ok(());
+            }
+        }
+        let file = fs::openat(at.dir, at.name, flags, Mode::empty())
+            .map_err(|e| crate::root::system("an entry", e))?;
+        let theirs = Theirs(&file);
+        let Some(etag) = theirs.text("user.etag") else {
+            return Ok(());
+        };
+        let claim = theirs.claim(&etag, at.is_directory);
+        let described = claim.meta != Meta::default();
+        let inside = &at.path[self.top + 1..];
+        let (bucket, mut key) = {
+            let text = key_text(inside);
+            let (bucket, key) = text.split_once('/').unwrap_or((&text, ""));
+            (bucket.to_owned(), key.to_owned())
+        };
+        if at.is_directory {
+            key.push('/');
+        }
+        let name = BucketName::parse(&bucket).map_err(|e| StoreError::InvalidRequest(e.into()))?;
+        let key = ObjectKey::parse(&key).map_err(|e| StoreError::InvalidRequest(e.to_string()))?;
+        let in_parts = matches!(claim.etag, Some(ETag::Multipart(..)));
+        let adopted = match (self.write, at.is_directory) {
+            (false, true) if dirmark::read(&file).object.is_some() => Adopted::Already,
+            (false, false) if theirs.is_ours() => Adopted::Already,
+            (false, _) => Adopted::Whole,
+            (true, false) => self.store.bucket(&name)?.adopt(&key, &claim)?,
+            (true, true) => self.folder(&name, &key, &file, claim)?,
+        };
+        match adopted {
+            Adopted::Whole if at.is_directory => self.found.folders += 1,
+            Adopted::Whole => {
+                self.found.objects += 1;
+                self.found.in_parts += u64::from(in_parts);
+            }
+            Adopted::OtherBytes => {
+                self.found.other_bytes += 1;
+                self.say(
+                    at.path,
+                    "its bytes do not bear the ETag out: it has that of its bytes now",
+                );
+            }
+            Adopted::Already => self.found.already += 1,
+            Adopted::NotNow => self.left(at.path, "somebody is at work on it"),
+        }
+        if matches!(adopted, Adopted::Whole | Adopted::OtherBytes) {
+            self.found.described += u64::from(described);
+        }
+        Ok(())
+    }
+
+    /// A folder that is the object `dir/`: put as a client would.
+    fn folder(
+        &self,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        dir: &OwnedFd,
+        claim: Claim,
+    ) -> Result<Adopted> {
+        if dirmark::read(dir).object.is_some() {
+            return Ok(Adopted::Already);
+        }
+        let bucket = self.store.bucket(bucket)?;
+        let put = Put {
+            digests: Digester::new(&[]).finish(),
+            meta: claim.meta,
+            checksum: None,
+            conditions: WriteConditions::default(),
+        };
+        bucket.publish(key, bucket.stage(key, Some(0))?, put)?;
+        Ok(Adopted::Whole)
+    }
+}
+
+/// A file or folder with versitygw's xattrs.
+struct Theirs<'a>(&'a OwnedFd);
+
+impl Theirs<'_> {
+    fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        let mut value = vec![0; XATTR_MAX];
+        let length = fs::fgetxattr(self.0, name, &mut value[..]).ok()?;
+        value.truncate(length);
+        Some(value)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        String::from_utf8(self.bytes(name)?).ok()
+    }
+
+    fn json(&self, name: &str) -> Map<String, Value> {
+        self.bytes(name)
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .unwrap_or_default()
+    }
+
+    fn is_ours(&self) -> bool {
+        self.bytes(crate::record::RECORD_XATTR).is_some()
+    }
+
+    fn claim(&self, etag: &str, is_directory: bool) -> Claim {
+        Claim {
+            etag: parse_etag(etag),
+            checksums: checksums(&self.json("user.checksums")),
+            meta: self.meta(is_directory),
+        }
+    }
+
+    fn meta(&self, is_directory: bool) -> Meta {
+        let texts = |map: Map<String, Value>| -> Vec<(String, String)> {
+            let pairs = map.into_iter();
+            pairs
+                .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
+                .collect()
+        };
+        let mut user: Vec<(String, Vec<u8>)> = texts(self.json("user.metadata"))
+            .into_iter()
+            .map(|(name, value)| (name.to_lowercase(), value.into_bytes()))
+            .collect();
+        for name in self.names() {
+            if let Some(short) = name.strip_prefix(OLD_METADATA)
+                && let Some(value) = self.bytes(&name)
+                && !user.iter().any(|(known, _)| *known == short.to_lowercase())
+            {
+                user.push((short.to_lowercase(), value));
+            }
+        }
+        let headers = HEADERS.iter().filter_map(|name| {
+            let value = self.bytes(&format!("user.{name}"))?;
+            Some(((*name).to_owned(), value))
+        });
+        // Without a type from a client it writes the one that a client is shown anyway.
+        let content_type = self.bytes("user.content-type").filter(|kind| {
+            let own: &[u8] = if is_directory {
+                FOLDER_TYPE
+            } else {
+                crate::content_type::NONE.as_bytes()
+            };
+            kind != own
+        });
+        Meta {
+            content_type,
+            headers: headers.collect(),
+            user,
+            tags: texts(self.json("user.X-Amz-Tagging")),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut list = vec![0; XATTR_MAX];
+        let length = fs::flistxattr(self.0, &mut list[..]).unwrap_or(0);
+        list[..length]
+            .split(|byte| *byte == 0)
+            .filter_map(|name| String::from_utf8(name.to_vec()).ok())
+            .collect()
+    }
+}
+
+/// `"MD5"` or `"MD5-PARTS"`, with its quotes or without.
+fn parse_etag(text: &str) -> Option<ETag> {
+    let text = text.trim_matches('"');
+    let (digits, parts) = match text.split_once('-') {
+        Some((digits, parts)) => (digits, Some(parts.parse::<u16>().ok()?)),
+        None => (text, None),
+    };
+    if digits.len() != 32 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let md5 = u128::from_str_radix(digits, 16).ok()?.to_be_bytes();
+    Some(match parts {
+        Some(parts) => ETag::Multipart(md5, parts),
+        None => ETag::Md5(md5),
+    })
+}
+
+/// Checksums of all the bytes, in algorithms that are ours too.
+fn checksums(json: &Map<String, Value>) -> Vec<ObjectChecksum> {
+    if json.get("Type").and_then(Value::as_str) != Some("FULL_OBJECT") {
+        return Vec::new();
+    }
+    let known = [
+        ("CRC32", Algorithm::Crc32),
+        ("CRC32C", Algorithm::Crc32c),
+        ("CRC64NVME", Algorithm::Crc64Nvme),
+        ("SHA1", Algorithm::Sha1),
+        ("SHA256", Algorithm::Sha256),
+    ];
+    let of = |(name, algorithm): (&str, Algorithm)| {
+        let value = STANDARD.decode(json.get(name)?.as_str()?).ok()?;
+        (value.len() == algorithm.value_len()).then_some(ObjectChecksum {
+            checksum: Checksum { algorithm, value },
+            kind: ChecksumType::FullObject,
+        })
+    };
+    known.into_iter().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etags_are_read_as_versitygw_writes_them() {
+        let md5 = 0x5d41_402a_bc4b_2a76_b971_9d91_1017_c592_u128.to_be_bytes();
+        let digits = "5d41402abc4b2a76b9719d911017c592";
+        assert_eq!(parse_etag(&format!("\"{digits}\"")), Some(ETag::Md5(md5)));
+        assert_eq!(parse_etag(digits), Some(ETag::Md5(md5)));
+        let parts = format!("\"{digits}-2\"");
+        assert_eq!(parse_etag(&parts), Some(ETag::Multipart(md5, 2)));
+        for wrong in [
+            "",
+            "\"\"",
+            "\"5d41\"",
+            &format!("{digits}-x"),
+            &format!("+{}", &digits[1..]),
+        ] {
+            assert_eq!(parse_etag(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_checksums_of_the_whole_in_algorithms_of_ours_are_taken() {
+        let read = |text: &str| checksums(&serde_json::from_str(text).expect("JSON"));
+        let whole =
+            read(r#"{"Type":"FULL_OBJECT","CRC32":"NhCmhg==","SHA512":"AAAA","SHA1":null}"#);
+        assert_eq!(whole.len(), 1);
+        assert_eq!(whole[0].checksum.algorithm, Algorithm::Crc32);
+        assert!(read(r#"{"Type":"COMPOSITE","CRC32":"NhCmhg=="}"#).is_empty());
+        assert!(read(r#"{"Type":"FULL_OBJECT","CRC32":"NhCm"}"#).is_empty());
+    }
+}
