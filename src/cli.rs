@@ -357,12 +357,25 @@ pub struct Serve {
         value_delimiter = ','
     )]
     pub domain: Vec<String>,
-    /// TLS certificate chain (PEM)
-    #[arg(long, value_name = "FILE", env = "TWINTREE_TLS_CERT")]
-    pub tls_cert: Option<PathBuf>,
-    /// TLS private key (PEM)
-    #[arg(long, value_name = "FILE", env = "TWINTREE_TLS_KEY")]
-    pub tls_key: Option<PathBuf>,
+    /// TLS certificate chain (PEM); given several times, each with its key, clients are shown the one for the name that they ask for
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TWINTREE_TLS_CERT",
+        value_delimiter = ','
+    )]
+    pub tls_cert: Vec<PathBuf>,
+    /// TLS private key (PEM), one for each certificate, in their order
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TWINTREE_TLS_KEY",
+        value_delimiter = ','
+    )]
+    pub tls_key: Vec<PathBuf>,
+    /// Authorities (PEM): only clients that show a certificate signed by one of them get in over TLS
+    #[arg(long, value_name = "FILE", env = "TWINTREE_TLS_CLIENT_CA")]
+    pub tls_client_ca: Option<PathBuf>,
     /// Refuse every write; write nothing at all into the tree
     // Only with an equals sign, or `--read-only DIR` would take the directory for its value.
     #[arg(

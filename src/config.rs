@@ -25,7 +25,9 @@ use crate::cli;
 use file::OfBucket;
 pub use file::{File, read_file, read_table};
 pub use values::size;
-use values::{address, admin_address, bytes, domain, duration, is_on, list, verify_mtime_only};
+use values::{
+    address, admin_address, bytes, domain, duration, is_on, list, paths, verify_mtime_only,
+};
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +47,10 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// Where health and metrics are answered.
     pub admin: Vec<Address>,
-    /// Certificate chain and key.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Certificate chains, each with its key.
+    pub tls: Vec<(PathBuf, PathBuf)>,
+    /// Authorities whose clients alone get in over TLS.
+    pub tls_client_ca: Option<PathBuf>,
     /// What is on disk before 200.
     pub durability: Durability,
     /// Which keys are taken.
@@ -127,14 +131,18 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         .concat();
     let admin = args.admin.or(file.admin);
     let admin = admin.as_deref().map_or(Ok(Vec::new()), admin_address)?;
-    let tls = match (
-        args.tls_cert.or(file.tls_cert),
-        args.tls_key.or(file.tls_key),
-    ) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        _ => bail!("tls-cert and tls-key go together"),
-    };
+    let (certificates, tls_keys) = (
+        paths(args.tls_cert, file.tls_cert),
+        paths(args.tls_key, file.tls_key),
+    );
+    if certificates.len() != tls_keys.len() {
+        bail!("tls-cert and tls-key go together, as many of the one as of the other");
+    }
+    let tls: Vec<_> = certificates.into_iter().zip(tls_keys).collect();
+    let tls_client_ca = args.tls_client_ca.or(file.tls_client_ca);
+    if tls.is_empty() && tls_client_ca.is_some() {
+        bail!("tls-client-ca says who gets in over TLS, which takes tls-cert and tls-key");
+    }
     let pick = |flag: Option<String>, file: Option<String>, default: &str| {
         flag.or(file).unwrap_or_else(|| default.to_owned())
     };
@@ -256,6 +264,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         listen,
         admin,
         tls,
+        tls_client_ca,
         durability,
         keys,
         read_only: args.read_only.or(file.read_only).unwrap_or(false),

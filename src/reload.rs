@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::Signal;
 use toml::Value;
 use twintree_gateway::auth::Credentials;
-use twintree_gateway::server::tls::Certificate;
+use twintree_gateway::server::tls::Certificates;
 use twintree_store::Store;
 
 use crate::commands::serve::set;
@@ -39,7 +39,7 @@ pub struct Reload {
     /// Who may sign.
     pub credentials: Arc<Credentials>,
     /// What TLS shows; `None`: it is not spoken.
-    pub certificate: Option<Arc<Certificate>>,
+    pub certificates: Option<Arc<Certificates>>,
     /// What is logged.
     pub refilter: Refilter,
     /// Which ETags objects get.
@@ -88,11 +88,11 @@ impl Reload {
             // Those of now stay: a pair that is made here would be shown to nobody.
             None => None,
         };
-        let certificate = self.certificate_of(&config)?;
+        let certificates = self.certificates_of(&config)?;
         if let Some(keys) = keys {
             self.credentials.replace([(keys.access, keys.secret)]);
         }
-        if let Some((shown, new)) = certificate {
+        if let Some((shown, new)) = certificates {
             shown.replace(new);
         }
         self.store.set_etags(config.etags);
@@ -100,13 +100,17 @@ impl Reload {
         Ok(values)
     }
 
-    /// The certificate that is shown, and the one that shall be from now on; none where TLS is not spoken now, or shall
+    /// The certificates that are shown, and those that shall be from now on; none where TLS is not spoken now, or shall
     /// not be any more.
-    fn certificate_of(&self, config: &Config) -> Result<Option<(&Certificate, Certificate)>> {
-        let (Some(shown), Some((certificate, key))) = (&self.certificate, &config.tls) else {
+    fn certificates_of(&self, config: &Config) -> Result<Option<(&Certificates, Certificates)>> {
+        let Some(shown) = self
+            .certificates
+            .as_deref()
+            .filter(|_| !config.tls.is_empty())
+        else {
             return Ok(None);
         };
-        let new = Certificate::read(certificate, key).context("TLS")?;
+        let new = Certificates::read(&config.tls).context("TLS")?;
         Ok(Some((shown, new)))
     }
 }

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use twintree_fuse::Mount;
 use twintree_gateway::auth::Credentials;
 use twintree_gateway::call::Gateway;
-use twintree_gateway::server::tls::{self, Certificate};
+use twintree_gateway::server::tls::{self, Certificates};
 use twintree_gateway::server::{self, Drained, Endpoint, Listener, ServerOptions};
 use twintree_store::{Store, StoreOptions};
 
@@ -44,8 +44,8 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     let keys = keys(&config)?;
     raise_descriptor_limit();
     store.report_filesystems(state_outside(&config));
-    let certificate = certificate(&config)?;
-    let listeners = listeners(&config, certificate.as_ref(), held)?;
+    let certificates = certificates(&config)?;
+    let listeners = listeners(&config, certificates.as_ref(), held)?;
     let admin_listeners = admin::bind(&config.admin)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -59,7 +59,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
             keys.access.clone(),
             keys.secret.clone(),
         )])),
-        certificate,
+        certificates,
         refilter,
         store,
         values,
@@ -131,21 +131,22 @@ fn open(config: &Config) -> Result<Arc<Store>> {
     Store::open(options).with_context(|| format!("cannot serve {}", config.root.display()))
 }
 
-fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>> {
-    let Some((certificate, key)) = &config.tls else {
+fn certificates(config: &Config) -> Result<Option<Arc<Certificates>>> {
+    if config.tls.is_empty() {
         return Ok(None);
-    };
-    let certificate = Certificate::read(certificate, key).context("TLS")?;
-    Ok(Some(Arc::new(certificate)))
+    }
+    let certificates = Certificates::read(&config.tls).context("TLS")?;
+    Ok(Some(Arc::new(certificates)))
 }
 
 /// The sockets that a service manager holds for us; where it holds none, our own.
 fn listeners(
     config: &Config,
-    certificate: Option<&Arc<Certificate>>,
+    certificates: Option<&Arc<Certificates>>,
     held: Vec<OwnedFd>,
 ) -> Result<Vec<Listener>, Failure> {
-    let tls = certificate.map(|certificate| tls::with_certificate(Arc::clone(certificate)));
+    let clients = config.tls_client_ca.as_deref();
+    let tls = certificates.map(|all| tls::with_certificates(Arc::clone(all), clients));
     let tls = tls.transpose().context("TLS")?;
     let listeners = match held.is_empty() {
         true => bind(config)?,

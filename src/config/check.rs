@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use twintree_gateway::server::tls;
+use twintree_gateway::server::tls::{self, Certificates};
 
 use super::Config;
 use crate::{logging, secrets};
@@ -34,8 +35,10 @@ pub fn rest(config: &Config, log: &str, env: impl Fn(&str) -> Option<String>) ->
     if secrets::given(config, env)?.is_none() {
         secrets::refuse_inside(&config.root, &config.state_dir)?;
     }
-    if let Some((certificate, key)) = &config.tls {
-        tls::from_pem_files(certificate, key).context("TLS")?;
+    if !config.tls.is_empty() {
+        let certificates = Certificates::read(&config.tls).context("TLS")?;
+        let clients = config.tls_client_ca.as_deref();
+        tls::with_certificates(Arc::new(certificates), clients).context("TLS")?;
     }
     if let Some(mount) = &config.mount
         && !mount.point.is_dir()

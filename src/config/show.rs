@@ -103,6 +103,8 @@ fn typed(kind: &Value, words: &[String]) -> Value {
         Value::Integer(_) => one()
             .parse::<i64>()
             .map_or_else(|_| Value::from(one()), Value::from),
+        // One or many, as `tls-cert` is.
+        _ if words.len() > 1 => Value::Array(words.iter().cloned().map(Value::from).collect()),
         _ => Value::from(one()),
     }
 }

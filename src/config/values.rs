@@ -36,6 +36,17 @@ pub fn size(name: &str, text: &str) -> Result<u64> {
     }
 }
 
+/// Paths of flags, or of the file.
+pub fn paths(flags: Vec<PathBuf>, file: Option<OneOrMany>) -> Vec<PathBuf> {
+    match flags.is_empty() {
+        false => flags,
+        true => list(Vec::new(), file, &[])
+            .into_iter()
+            .map(PathBuf::from)
+            .collect(),
+    }
+}
+
 pub fn list(flags: Vec<String>, file: Option<OneOrMany>, default: &[&str]) -> Vec<String> {
     if !flags.is_empty() {
         return flags;
