@@ -440,6 +440,9 @@ pub struct Serve {
     /// Multipart uploads that nobody touched for so long are removed [default: 7d]
     #[arg(long, value_name = "TIME", env = "TWINTREE_ABANDONED_UPLOADS")]
     pub abandoned_uploads: Option<String>,
+    /// Memory for what listings keep: sorted names of folders and ETags; the longest unused goes [default: 172MiB]
+    #[arg(long, value_name = "BYTES", env = "TWINTREE_LIST_CACHE")]
+    pub list_cache: Option<String>,
     /// The region answered to clients that ask [default: us-east-1]
     #[arg(long, value_name = "NAME", env = "TWINTREE_REGION")]
     pub region: Option<String>,

@@ -38,6 +38,9 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// Bytes for what listings keep: the store's own default.
+const LIST_CACHE: u64 = 172 << 20;
+
 /// Everything that `serve` needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -83,6 +86,8 @@ pub struct Config {
     pub watch_most: Option<usize>,
     /// Uploads that nobody touched for so long are removed.
     pub abandoned_uploads: Duration,
+    /// Bytes for what listings keep.
+    pub list_cache: u64,
     /// Where and how the buckets are mounted as well.
     pub mount: Option<MountOptions>,
     /// The gateway's own settings.
@@ -232,6 +237,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         )? as usize,
         ..defaults
     };
+    let list_cache = size("list-cache", args.list_cache, file.list_cache, LIST_CACHE)?;
     let abandoned_uploads = seconds(
         "abandoned-uploads",
         args.abandoned_uploads,
@@ -284,6 +290,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         watch_sweep,
         watch_most: args.watch_most,
         abandoned_uploads,
+        list_cache,
         settings,
         limits,
         inline_keys,

@@ -319,3 +319,23 @@ def test_reading_what_s3_wrote_and_a_person_copied_writes_nothing(daemon, tree, 
         client.get_object_attributes(Bucket="bucket-one", Key=key, ObjectAttributes=["ETag", "Checksum"])
     one.stop()
     assert trees.picture(copy) == before
+
+
+# What is kept in memory.
+
+@pytest.mark.parametrize("cache", ["1K", "64K", "1G"])
+def test_listings_are_right_whatever_fits_into_their_cache(daemon, tree, cache):
+    """1K holds no folder's names, 64K one or two of them at a time, so that one drives out the other."""
+    top = tree / "bucket-one"
+    keys = sorted(f"folder-{folder}/{number:04}" for folder in range(4) for number in range(500))
+    for folder in range(4):
+        (top / f"folder-{folder}").mkdir(parents=True)
+    for key in keys:
+        (top / key).write_bytes(b"x")
+    client = s3.client(daemon(tree, "--list-cache", cache, "--seal", "off").url)
+    for _ in range(2):
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket="bucket-one", PaginationConfig={"PageSize": 300})
+        listed = {entry["Key"]: entry["ETag"] for page in pages for entry in page["Contents"]}
+        assert list(listed) == keys
+    for key in keys[::333]:
+        assert client.head_object(Bucket="bucket-one", Key=key)["ETag"] == listed[key]

@@ -17,6 +17,8 @@ QUIET = ("--watch", "off", "--seal", "off")
 """What looks at a tree in the background would count as the listing's."""
 FEWER = 5
 """The limit of a page of folders: as many with a fifth of the files, still more than a block of the directory holds."""
+CEILING = 8
+"""MiB for what a listing keeps, where it is to keep little: less than the names of a million files take."""
 AGAIN = 20
 """How often a page that is asked for again is asked for."""
 
@@ -89,7 +91,18 @@ class Flat:
         first = {label: sample(label, "first") for label in labels} | {"getdents + sort": names}
         yield Case("LIST, first page, fresh server", "page", first, "twintree", "getdents + sort", note=size)
         yield Case("LIST, the pages after it", "page", {label: sample(label, "next") for label in labels}, "twintree", note=size)
+        yield Case("LIST under a ceiling", "page", {"twintree": self.under_a_ceiling}, "twintree", note=f"{size}; list-cache = {CEILING} MiB", when=FIRST)
         yield Case("LIST, the pages again", "page", {"twintree": sample("twintree", "again")}, "twintree", note="their metadata is known")
+
+    def under_a_ceiling(self, _turn):
+        self.trees.ready()
+        with self.ground.fresh("twintree", self.trees.root, *QUIET, "--list-cache", f"{CEILING}MiB") as server, Asker(server) as asker:
+            asker.ask("GET", f"/flat/{self.trees.name(0)}")
+            before = servers.pss(server.pid)
+            sample, token = self.pages(asker, None, 0, 1)
+            self.pages(asker, token, 1, 2)
+            sample.also["MiB of memory more"] = servers.pss(server.pid) - before
+            return sample
 
     def walk(self, label):
         theirs = self.ground.scale.slow_pages.get(label)

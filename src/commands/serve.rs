@@ -128,7 +128,10 @@ fn open(config: &Config) -> Result<Arc<Store>> {
         verify_mtime_only: config.verify_mtime_only,
         etags: config.etags.clone(),
     };
-    Store::open(options).with_context(|| format!("cannot serve {}", config.root.display()))
+    let store =
+        Store::open(options).with_context(|| format!("cannot serve {}", config.root.display()))?;
+    store.set_list_cache(config.list_cache);
+    Ok(store)
 }
 
 fn certificates(config: &Config) -> Result<Option<Arc<Certificates>>> {

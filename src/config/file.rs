@@ -38,6 +38,7 @@ pub struct File {
     pub max_header: Option<String>,
     pub max_put: Option<String>,
     pub abandoned_uploads: Option<String>,
+    pub list_cache: Option<String>,
     pub admin: Option<String>,
     pub mount: Option<PathBuf>,
     pub mount_allow_other: Option<bool>,

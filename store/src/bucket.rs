@@ -154,6 +154,12 @@ impl Store {
         }))
     }
 
+    /// Gives what listings keep (sorted names of directories, ETags) so many bytes from now on; 172 MiB before it is called.
+    pub fn set_list_cache(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.names.set_budget(bytes);
+    }
+
     /// The options it was opened with.
     pub fn options(&self) -> &StoreOptions {
         &self.options

@@ -5,6 +5,7 @@
 //! elsewhere clocks differ.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
@@ -39,7 +40,7 @@ impl<V> Default for Shard<V> {
 pub(crate) struct Known<V> {
     shards: [Mutex<Shard<V>>; SHARDS],
     /// Of one generation of one shard.
-    capacity: usize,
+    capacity: AtomicUsize,
 }
 
 impl<V: Clone> Known<V> {
@@ -47,7 +48,17 @@ impl<V: Clone> Known<V> {
     pub fn with_capacity(capacity: usize) -> Self {
         Self {
             shards: Default::default(),
-            capacity: (capacity / SHARDS / 3).max(1),
+            capacity: AtomicUsize::new(of_generation(capacity)),
+        }
+    }
+
+    /// Knows at most so many files from now on; what is more goes.
+    pub fn set_capacity(&self, capacity: usize) {
+        let capacity = of_generation(capacity);
+        if capacity < self.capacity.swap(capacity, Ordering::Relaxed) {
+            for shard in &self.shards {
+                *shard.lock() = Shard::default();
+            }
         }
     }
 
@@ -74,8 +85,9 @@ impl<V: Clone> Known<V> {
     fn insert(&self, shard: &mut Shard<V>, state: FileState, value: V) {
         // A listing comes by all its files in turn: the generations must not change while both have room, or each
         // pass over a directory forgets what the next one is about to ask for.
-        let full = shard.young.len() + shard.old.len() >= 2 * self.capacity;
-        if full && shard.young.len() >= self.capacity {
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        let full = shard.young.len() + shard.old.len() >= 2 * capacity;
+        if full && shard.young.len() >= capacity {
             shard.old = std::mem::take(&mut shard.young);
         }
         shard
@@ -87,6 +99,11 @@ impl<V: Clone> Known<V> {
         // Inode numbers of one directory follow each other.
         &self.shards[(inode % SHARDS as u64) as usize]
     }
+}
+
+/// How many files one generation of one shard holds where all hold so many.
+fn of_generation(capacity: usize) -> usize {
+    (capacity / SHARDS / 3).max(1)
 }
 
 /// Had what shows these times been quiet at `now` for so long that any later change shows in them?

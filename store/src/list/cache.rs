@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -16,10 +17,11 @@ use super::names::Names;
 use crate::known::{Known, had_been_quiet};
 use crate::{BucketName, Timestamp};
 
-/// Memory for kept names, in bytes: about four million names.
-const BUDGET: usize = 128 << 20;
-/// Files whose ETags are known at most: about 45 MiB.
-const KNOWN: usize = 3 << 17;
+/// Memory for what listings keep, in bytes, where nothing else is said: three quarters for names (about four million),
+/// the rest for ETags.
+pub(crate) const BUDGET: usize = 172 << 20;
+/// What one known ETag takes, in bytes.
+const KNOWN: usize = 120;
 /// What a kept directory costs beside its names, in bytes.
 const OVERHEAD: usize = 256;
 /// Entries that were complained about and are remembered, so that each is logged once.
@@ -75,7 +77,8 @@ pub(crate) struct NameCache {
     pub known: Known<Tagged>,
     /// Who is told of entries that cannot be read, instead of the log; then no such entry ends a walk.
     complaints: Option<Box<Complain>>,
-    budget: usize,
+    /// For names, in bytes.
+    budget: AtomicUsize,
 }
 
 /// Takes the key (of a directory: ending in `/`) and what the system said.
@@ -90,13 +93,25 @@ impl Default for NameCache {
 impl NameCache {
     /// A cache that holds at most so many bytes.
     pub fn with_budget(budget: usize) -> Self {
+        let (names, known) = shares(budget);
         Self {
             shelf: Mutex::default(),
             warned: Mutex::default(),
             fan: Fan::default(),
-            known: Known::with_capacity(KNOWN),
+            known: Known::with_capacity(known),
             complaints: None,
-            budget,
+            budget: AtomicUsize::new(names),
+        }
+    }
+
+    /// Holds at most so many bytes from now on; what is more goes.
+    pub fn set_budget(&self, budget: usize) {
+        let (names, known) = shares(budget);
+        self.budget.store(names, Ordering::Relaxed);
+        self.known.set_capacity(known);
+        let mut shelf = self.shelf.lock();
+        if shelf.bytes > names {
+            shelf.shrink(names);
         }
     }
 
@@ -126,13 +141,14 @@ impl NameCache {
     /// Keeps names that were read while the directory showed `times`, which were settled.
     pub fn keep(&self, id: DirId, times: DirTimes, names: Arc<Names>) {
         let size = names.size() + OVERHEAD;
-        if size > self.budget {
+        let budget = self.budget.load(Ordering::Relaxed);
+        if size > budget {
             return;
         }
         let mut shelf = self.shelf.lock();
         shelf.remove(&id);
-        if shelf.bytes + size > self.budget {
-            shelf.shrink(self.budget - size);
+        if shelf.bytes + size > budget {
+            shelf.shrink(budget - size);
         }
         shelf.clock += 1;
         shelf.bytes += size;
@@ -150,6 +166,12 @@ impl NameCache {
             tracing::warn!(bucket = bucket.as_str(), key, "left out of listings: {why}");
         }
     }
+}
+
+/// The bytes for names and the number of ETags of a budget.
+fn shares(budget: usize) -> (usize, usize) {
+    let names = budget / 4 * 3;
+    (names, (budget - names) / KNOWN)
 }
 
 impl Shelf {
@@ -231,7 +253,8 @@ mod tests {
     #[test]
     fn the_longest_unused_goes_first_and_the_budget_holds() {
         let one = names(100).size() + OVERHEAD;
-        let cache = NameCache::with_budget(one * 4);
+        let cache = NameCache::default();
+        cache.budget.store(one * 4, Ordering::Relaxed);
         for n in 0..4 {
             cache.keep(id(n), times(1), names(100));
         }
@@ -246,6 +269,18 @@ mod tests {
             cache.get(id(10), times(1)).is_none(),
             "larger than the budget"
         );
+    }
+
+    #[test]
+    fn a_smaller_budget_counts_at_once() {
+        let cache = NameCache::default();
+        for n in 0..4 {
+            cache.keep(id(n), times(1), names(100));
+        }
+        cache.set_budget((names(100).size() + OVERHEAD) * 4);
+        let shelf = cache.shelf.lock();
+        assert!(shelf.bytes <= cache.budget.load(Ordering::Relaxed));
+        assert!(!shelf.kept.is_empty() && shelf.kept.contains_key(&id(3)));
     }
 
     #[test]
