@@ -30,9 +30,9 @@ Keys:
   prints it once.";
 
 const IMPORT: &str = "\
-Every file that versitygw recorded an ETag of is read once. Where its bytes bear the ETag out (by their MD5; of an
-upload in parts, by a checksum of the whole) S3 shows the same ETag, checksum, metadata and tags as before; else the
-ETag of its bytes. Only extended attributes change, and versitygw's own stay. Interrupt it when you like, and repeat.
+Every file that the other gateway recorded an ETag of is read once. Where its bytes bear the ETag out (by their MD5; of
+an upload in parts, by the MD5s of the parts or a checksum of the whole) S3 shows the same ETag, checksum, metadata and tags as before; else the
+ETag of its bytes. Only extended attributes change, and what is the other's stays. Interrupt it when you like, and repeat.
 Not taken over: users, ACLs and policies, uploads under way, versions, and what lies in a sidecar directory.
 
   twintree import versitygw /srv/s3          say what is there
@@ -222,6 +222,15 @@ pub enum ImportCommand {
     #[command(after_help = IMPORT)]
     Versitygw {
         /// The directory that it served, whose directories are buckets
+        root: PathBuf,
+        /// Do it; without this it is only said what would be taken over
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Of MinIO's filesystem mode (releases before June 2022): ETags, metadata and tags that lie in its .minio.sys
+    #[command(name = "minio-fs", after_help = IMPORT)]
+    MinioFs {
+        /// The directory that it served, with .minio.sys in it
         root: PathBuf,
         /// Do it; without this it is only said what would be taken over
         #[arg(long)]

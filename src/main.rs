@@ -15,6 +15,7 @@ mod systemd;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use twintree_store::import::Source;
 
 /// EX_USAGE of sysexits(3).
 const USAGE: u8 = 64;
@@ -56,7 +57,10 @@ fn main() -> ExitCode {
         cli::Command::Config(cli::ConfigCommand::Check(args)) => commands::config::check(*args),
         cli::Command::Config(cli::ConfigCommand::Show(args)) => commands::config::show(*args),
         cli::Command::Import(cli::ImportCommand::Versitygw { root, yes }) => {
-            commands::import::versitygw(&root, yes)
+            commands::import::run(Source::Versitygw, &root, yes)
+        }
+        cli::Command::Import(cli::ImportCommand::MinioFs { root, yes }) => {
+            commands::import::run(Source::MinioFs, &root, yes)
         }
         cli::Command::Strip { dir, yes } => commands::strip::run(&dir, yes),
         cli::Command::Inspect { file } => commands::inspect::run(&file),

@@ -1,18 +1,18 @@
-//! `twintree import versitygw ROOT`: takes over what another gateway recorded, in place.
+//! `twintree import versitygw|minio-fs ROOT`: takes over what another gateway recorded, in place.
 
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use indicatif::HumanCount;
-use twintree_store::import::{self, Imported, Telling};
+use twintree_store::import::{self, Imported, Source, Telling};
 
 use super::{Failure, counting, tame};
 
-/// Says what versitygw recorded below a root, and with `yes` takes it over.
+/// Says what another gateway recorded below a root, and with `yes` takes it over.
 ///
 /// # Errors
 /// `Missing` where there is no such directory; `Work` where something could not be taken over.
-pub fn versitygw(root: &Path, yes: bool) -> Result<(), Failure> {
+pub fn run(source: Source, root: &Path, yes: bool) -> Result<(), Failure> {
     let shown = root.display();
     if !root.is_dir() {
         return Err(Failure::Missing(anyhow!("{shown} is no directory")));
@@ -25,7 +25,7 @@ pub fn versitygw(root: &Path, yes: bool) -> Result<(), Failure> {
             bar.suspend(|| eprintln!("twintree: {}: {}", tame(&path), tame(&why)));
         }
     };
-    let found = import::versitygw(root, yes, &mut told).context("cannot import")?;
+    let found = import::import(root, source, yes, &mut told).context("cannot import")?;
     bar.finish_and_clear();
     let looked_at = HumanCount(found.looked_at);
     println!("{shown}: {looked_at} files and directories looked at");
@@ -47,7 +47,7 @@ pub fn versitygw(root: &Path, yes: bool) -> Result<(), Failure> {
     }
     if !yes {
         println!(
-            "Files are read once for it, and only their extended attributes change; versitygw's stay. To do it, stop versitygw and repeat with --yes."
+            "Files are read once for it, and only their extended attributes change; what is the other gateway's stays. To do it, stop it and repeat with --yes."
         );
     }
     match found.left {
@@ -81,7 +81,7 @@ fn lines(found: &Imported) -> Vec<String> {
         .map(|(count, what)| format!("{} {what}", HumanCount(*count)))
         .collect();
     match lines.is_empty() {
-        true => vec!["nothing: no file has an xattr user.etag".to_owned()],
+        true => vec!["nothing: no file has an ETag of it".to_owned()],
         false => lines,
     }
 }

@@ -162,6 +162,11 @@ impl Digester {
         }
     }
 
+    /// Bytes taken so far.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         if let Some(md5) = &mut self.md5 {

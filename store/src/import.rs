@@ -1,16 +1,16 @@
-//! Taking over a tree that versitygw served: its ETags, checksums, metadata and tags, which lie in xattrs of its own,
-//! become records of ours. In place; what is versitygw's stays, so that it can serve the tree again.
+//! Taking over a tree that another gateway served as files: its ETags, checksums, metadata and tags become records of
+//! ours. In place; what is the other's stays, so that it can serve the tree again.
 //!
-//! Written by versitygw 1.8.0 (looked at with getfattr): `user.etag` in quotes, `user.checksums` (JSON),
-//! `user.metadata` (JSON; before that one xattr `user.X-Amz-Meta.NAME` for each), `user.X-Amz-Tagging` (JSON), and
-//! `user.content-type` with its like. Folders that are objects have the same. Uploads lie in `BUCKET/.sgwtmp`.
+//! - versitygw (1.8.0, looked at with getfattr) keeps them in xattrs, `import/versitygw.rs`.
+//! - MinIO's filesystem mode (before June 2022) keeps them in a JSON beside each object, `import/minio.rs`.
+
+mod minio;
+mod versitygw;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use serde_json::{Map, Value};
 
@@ -18,15 +18,13 @@ use crate::everything::{At, Visitor, walk};
 use crate::path::key_text;
 use crate::sealer::adopt::{Adopted, Claim};
 use crate::{
-    Algorithm, BucketName, Checksum, ChecksumType, Digester, ETag, Meta, ObjectChecksum, ObjectKey,
-    Put, Result, Store, StoreError, StoreOptions, WriteConditions, dirmark,
+    BucketName, Digester, ETag, Meta, ObjectKey, Put, Result, Store, StoreError, StoreOptions,
+    WriteConditions, dirmark,
 };
 
-/// The largest xattr (xattr(7)).
-const XATTR_MAX: usize = 65_536;
 /// Where versitygw keeps what is on its way, in each bucket.
 const UPLOADS: &[u8] = b".sgwtmp";
-/// Headers that it keeps under their own names.
+/// Headers that both keep under their own names.
 const HEADERS: [&str; 5] = [
     "cache-control",
     "content-disposition",
@@ -34,11 +32,6 @@ const HEADERS: [&str; 5] = [
     "content-language",
     "expires",
 ];
-/// The prefix of user metadata before it was one JSON.
-const OLD_METADATA: &str = "user.X-Amz-Meta.";
-/// The type that it gives to folders by itself.
-const FOLDER_TYPE: &[u8] = b"application/x-directory";
-
 /// What was there, and what became of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
@@ -71,17 +64,33 @@ pub enum Telling<'a> {
     Said(&'a [u8], String),
 }
 
-/// Takes over what versitygw recorded below `root`, whose directories are its buckets; with `write` false it only
+/// Whose records are taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// versitygw's posix backend.
+    Versitygw,
+    /// MinIO's filesystem mode.
+    MinioFs,
+}
+
+/// Takes over what another gateway recorded below `root`, whose directories are its buckets; with `write` false it only
 /// counts, without reading a file. Blocking.
 ///
 /// # Errors
 /// `root` cannot be opened, or the store not be written. What fails below is told and counted.
-pub fn versitygw(root: &Path, write: bool, told: &mut dyn FnMut(Telling<'_>)) -> Result<Imported> {
+pub fn import(
+    root: &Path,
+    source: Source,
+    write: bool,
+    told: &mut dyn FnMut(Telling<'_>),
+) -> Result<Imported> {
     let shown = root.display().to_string();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = fs::open(root, flags, Mode::empty())
         .map_err(|e| StoreError::from_io(shown.clone(), e.into()))?;
     let mut import = Import {
+        source,
+        root: &top,
         store: Store::open(StoreOptions {
             read_only: !write,
             ..StoreOptions::of(root)
@@ -96,6 +105,8 @@ pub fn versitygw(root: &Path, write: bool, told: &mut dyn FnMut(Telling<'_>)) ->
 }
 
 struct Import<'a> {
+    source: Source,
+    root: &'a OwnedFd,
     store: Arc<Store>,
     write: bool,
     told: &'a mut dyn FnMut(Telling<'_>),
@@ -152,13 +163,16 @@ impl Import<'_> {
         }
         let file = fs::openat(at.dir, at.name, flags, Mode::empty())
             .map_err(|e| crate::root::system("an entry", e))?;
-        let theirs = Theirs(&file);
-        let Some(etag) = theirs.text("user.etag") else {
+        let inside = &at.path[self.top + 1..];
+        let claim = match self.source {
+            Source::Versitygw => versitygw::claim(&file, at.is_directory),
+            Source::MinioFs if at.is_directory => minio::empty_folder(&file),
+            Source::MinioFs => minio::claim(self.root, inside),
+        };
+        let Some(claim) = claim else {
             return Ok(());
         };
-        let claim = theirs.claim(&etag, at.is_directory);
         let described = claim.meta != Meta::default();
-        let inside = &at.path[self.top + 1..];
         let (bucket, mut key) = {
             let text = key_text(inside);
             let (bucket, key) = text.split_once('/').unwrap_or((&text, ""));
@@ -172,7 +186,7 @@ impl Import<'_> {
         let in_parts = matches!(claim.etag, Some(ETag::Multipart(..)));
         let adopted = match (self.write, at.is_directory) {
             (false, true) if dirmark::read(&file).object.is_some() => Adopted::Already,
-            (false, false) if theirs.is_ours() => Adopted::Already,
+            (false, false) if has_record(&file) => Adopted::Already,
             (false, _) => Adopted::Whole,
             (true, false) => self.store.bucket(&name)?.adopt(&key, &claim)?,
             (true, true) => self.folder(&name, &key, &file, claim)?,
@@ -222,87 +236,17 @@ impl Import<'_> {
     }
 }
 
-/// A file or folder with versitygw's xattrs.
-struct Theirs<'a>(&'a OwnedFd);
+/// Is there a record of ours?
+fn has_record(file: &OwnedFd) -> bool {
+    fs::fgetxattr(file, crate::record::RECORD_XATTR, &mut [0_u8; 0][..]).is_ok()
+}
 
-impl Theirs<'_> {
-    fn bytes(&self, name: &str) -> Option<Vec<u8>> {
-        let mut value = vec![0; XATTR_MAX];
-        let length = fs::fgetxattr(self.0, name, &mut value[..]).ok()?;
-        value.truncate(length);
-        Some(value)
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        String::from_utf8(self.bytes(name)?).ok()
-    }
-
-    fn json(&self, name: &str) -> Map<String, Value> {
-        self.bytes(name)
-            .and_then(|json| serde_json::from_slice(&json).ok())
-            .unwrap_or_default()
-    }
-
-    fn is_ours(&self) -> bool {
-        self.bytes(crate::record::RECORD_XATTR).is_some()
-    }
-
-    fn claim(&self, etag: &str, is_directory: bool) -> Claim {
-        Claim {
-            etag: parse_etag(etag),
-            checksums: checksums(&self.json("user.checksums")),
-            meta: self.meta(is_directory),
-        }
-    }
-
-    fn meta(&self, is_directory: bool) -> Meta {
-        let texts = |map: Map<String, Value>| -> Vec<(String, String)> {
-            let pairs = map.into_iter();
-            pairs
-                .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
-                .collect()
-        };
-        let mut user: Vec<(String, Vec<u8>)> = texts(self.json("user.metadata"))
-            .into_iter()
-            .map(|(name, value)| (name.to_lowercase(), value.into_bytes()))
-            .collect();
-        for name in self.names() {
-            if let Some(short) = name.strip_prefix(OLD_METADATA)
-                && let Some(value) = self.bytes(&name)
-                && !user.iter().any(|(known, _)| *known == short.to_lowercase())
-            {
-                user.push((short.to_lowercase(), value));
-            }
-        }
-        let headers = HEADERS.iter().filter_map(|name| {
-            let value = self.bytes(&format!("user.{name}"))?;
-            Some(((*name).to_owned(), value))
-        });
-        // Without a type from a client it writes the one that a client is shown anyway.
-        let content_type = self.bytes("user.content-type").filter(|kind| {
-            let own: &[u8] = if is_directory {
-                FOLDER_TYPE
-            } else {
-                crate::content_type::NONE.as_bytes()
-            };
-            kind != own
-        });
-        Meta {
-            content_type,
-            headers: headers.collect(),
-            user,
-            tags: texts(self.json("user.X-Amz-Tagging")),
-        }
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut list = vec![0; XATTR_MAX];
-        let length = fs::flistxattr(self.0, &mut list[..]).unwrap_or(0);
-        list[..length]
-            .split(|byte| *byte == 0)
-            .filter_map(|name| String::from_utf8(name.to_vec()).ok())
-            .collect()
-    }
+/// The texts of a JSON object.
+fn texts(map: Map<String, Value>) -> Vec<(String, String)> {
+    let pairs = map.into_iter();
+    pairs
+        .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
+        .collect()
 }
 
 /// `"MD5"` or `"MD5-PARTS"`, with its quotes or without.
@@ -320,28 +264,6 @@ fn parse_etag(text: &str) -> Option<ETag> {
         Some(parts) => ETag::Multipart(md5, parts),
         None => ETag::Md5(md5),
     })
-}
-
-/// Checksums of all the bytes, in algorithms that are ours too.
-fn checksums(json: &Map<String, Value>) -> Vec<ObjectChecksum> {
-    if json.get("Type").and_then(Value::as_str) != Some("FULL_OBJECT") {
-        return Vec::new();
-    }
-    let known = [
-        ("CRC32", Algorithm::Crc32),
-        ("CRC32C", Algorithm::Crc32c),
-        ("CRC64NVME", Algorithm::Crc64Nvme),
-        ("SHA1", Algorithm::Sha1),
-        ("SHA256", Algorithm::Sha256),
-    ];
-    let of = |(name, algorithm): (&str, Algorithm)| {
-        let value = STANDARD.decode(json.get(name)?.as_str()?).ok()?;
-        (value.len() == algorithm.value_len()).then_some(ObjectChecksum {
-            checksum: Checksum { algorithm, value },
-            kind: ChecksumType::FullObject,
-        })
-    };
-    known.into_iter().filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -365,16 +287,5 @@ mod tests {
         ] {
             assert_eq!(parse_etag(wrong), None, "{wrong}");
         }
-    }
-
-    #[test]
-    fn only_checksums_of_the_whole_in_algorithms_of_ours_are_taken() {
-        let read = |text: &str| checksums(&serde_json::from_str(text).expect("JSON"));
-        let whole =
-            read(r#"{"Type":"FULL_OBJECT","CRC32":"NhCmhg==","SHA512":"AAAA","SHA1":null}"#);
-        assert_eq!(whole.len(), 1);
-        assert_eq!(whole[0].checksum.algorithm, Algorithm::Crc32);
-        assert!(read(r#"{"Type":"COMPOSITE","CRC32":"NhCmhg=="}"#).is_empty());
-        assert!(read(r#"{"Type":"FULL_OBJECT","CRC32":"NhCm"}"#).is_empty());
     }
 }

@@ -17,7 +17,7 @@ pub(crate) mod slot;
 #[cfg(test)]
 mod tests;
 mod uploads;
-mod whole;
+pub(crate) mod whole;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};

@@ -188,7 +188,7 @@ pub(super) fn listed_etag(parts: &[ListedPart]) -> Option<ETag> {
     md5s.map(|md5s| etag_of(md5s.into_iter()))
 }
 
-fn etag_of(md5s: impl ExactSizeIterator<Item = [u8; 16]>) -> ETag {
+pub(crate) fn etag_of(md5s: impl ExactSizeIterator<Item = [u8; 16]>) -> ETag {
     let count = u16::try_from(md5s.len()).expect("an upload has at most 10,000 parts");
     let mut md5 = Md5::default();
     md5s.for_each(|part| md5.update(&part));
