@@ -112,21 +112,21 @@ def generated(tmp_path_factory):
 
 
 def commands(*above):
-    """The commands that the help names, and those below them, as their pages are named: `config`, `config-check`."""
+    """The commands that the help names, and those below them: their words by the name of their page (`config`, `config-check`)."""
     said = run(server.BINARY, *above, "--help")
     if "Commands:\n" not in said:
-        return []
+        return {}
     listed = said.split("Commands:\n")[1].split("\n\n")[0]
-    found = []
-    for name in re.findall(r"^  (\w+)", listed, re.M):
+    found = {}
+    for name in re.findall(r"^  ([\w-]+)", listed, re.M):
         if name != "help":
-            found += ["-".join([*above, name]), *commands(*above, name)]
+            found |= {"-".join([*above, name]): (*above, name)} | commands(*above, name)
     return found
 
 
 def flags(command):
     """The long flags that a command's help names."""
-    return sorted(set(re.findall(r"^\s+(?:-\w, )?(--[a-z-]+)", run(server.BINARY, *command.split("-"), "--help"), re.M)))
+    return sorted(set(re.findall(r"^\s+(?:-\w, )?(--[a-z-]+)", run(server.BINARY, *commands()[command], "--help"), re.M)))
 
 
 def test_each_command_has_its_page_and_the_hidden_one_has_none(generated):
