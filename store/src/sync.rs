@@ -144,7 +144,7 @@ impl Syncer {
         let alone = self.alone.load(Ordering::Relaxed) + 1;
         self.whole.is_gathering.load(Ordering::Relaxed)
             || self.is_cheaper(alone.max(self.crowd.load(Ordering::Relaxed)))
-            || self.is_tried()
+            || (self.is_tried() && self.is_cheaper(SHARED_FROM))
     }
 
     /// Is it time to find out how many there are?
@@ -190,22 +190,30 @@ impl Syncer {
         }
     }
 
+    /// For how many who leads a shared sync waits: where few are known of, and now and then, for as many as come.
+    fn wanted(&self, turn: u64) -> u64 {
+        match self.crowd.load(Ordering::Relaxed) {
+            few if few < SHARED_FROM => u64::MAX,
+            _ if turn.is_multiple_of(TRIED_EVERY) => u64::MAX,
+            crowd => crowd,
+        }
+    }
+
     fn timed_syncfs(&self, any: &impl AsFd) -> io::Result<()> {
-        let wanted = |turn: u64| match turn % TRIED_EVERY {
-            0 => u64::MAX,
-            _ => self.crowd.load(Ordering::Relaxed),
-        };
-        self.whole.join(wanted, |served| {
-            // A crowd that had a slow moment is not forgotten at once.
-            let before = self.crowd.load(Ordering::Relaxed);
-            self.crowd
-                .store(served.max((before + served) / 2), Ordering::Relaxed);
-            self.counts.filesystem.served(served);
-            let start = Instant::now();
-            fs::syncfs(any)?;
-            record(&self.syncfs_time, start);
-            Ok(())
-        })
+        self.whole.join(
+            |turn| self.wanted(turn),
+            |served| {
+                // A crowd that had a slow moment is not forgotten at once.
+                let before = self.crowd.load(Ordering::Relaxed);
+                self.crowd
+                    .store(served.max((before + served) / 2), Ordering::Relaxed);
+                self.counts.filesystem.served(served);
+                let start = Instant::now();
+                fs::syncfs(any)?;
+                record(&self.syncfs_time, start);
+                Ok(())
+            },
+        )
     }
 }
 
@@ -389,6 +397,15 @@ mod tests {
             served.load(Ordering::SeqCst) == 2
         };
         assert!((0..1000).any(is_shared));
+    }
+
+    #[test]
+    fn who_knows_of_no_crowd_waits_for_whoever_comes() {
+        let syncer = Syncer::default();
+        assert_eq!(syncer.wanted(1), u64::MAX);
+        syncer.crowd.store(20, Ordering::Relaxed);
+        assert_eq!(syncer.wanted(1), 20);
+        assert_eq!(syncer.wanted(TRIED_EVERY), u64::MAX);
     }
 
     #[test]
