@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
-use crate::everything::{At, Visitor, walk};
+use crate::everything::{At, Visitor, open_top, walk};
 use crate::name::RESERVED;
 use crate::open::kind_name;
 use crate::path::{HideList, key_text};
@@ -172,9 +172,7 @@ pub struct Summary {
 /// `dir` cannot be opened. What fails below it is told.
 pub fn examine(dir: &Path, told: &mut dyn FnMut(Telling<'_>)) -> Result<Summary> {
     let shown = dir.display().to_string();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = fs::open(dir, flags, Mode::empty())
-        .map_err(|e| StoreError::from_io(shown.clone(), e.into()))?;
+    let top = open_top(dir)?;
     let mut look = Look {
         // It resolves links as the daemon does.
         store: Store::open(StoreOptions {

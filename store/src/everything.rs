@@ -1,12 +1,14 @@
 //! A walk over all of a tree as it lies on disk, whatever S3 shows of it: through no link, and to a bounded depth.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::lifecycle::entries;
 use crate::root::mount_of;
+use crate::{Result, StoreError};
 
 /// Directories within one another that are looked into; those below are told of and left.
 pub(crate) const MAX_DEPTH: usize = 512;
@@ -43,6 +45,16 @@ pub(crate) trait Visitor {
 pub(crate) fn open_child(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(dir, name, flags, Mode::empty())
+}
+
+/// Opens the directory to walk over.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn open_top(dir: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fs::open(dir, flags, Mode::empty())
+        .map_err(|e| StoreError::from_io(dir.display().to_string(), e.into()))
 }
 
 /// Shows all that lies below a directory, whose path is given for what is told.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use serde_json::{Map, Value};
 
-use crate::everything::{At, Visitor, walk};
+use crate::everything::{At, Visitor, open_top, walk};
 use crate::path::key_text;
 use crate::sealer::adopt::{Adopted, Claim};
 use crate::{
@@ -85,9 +85,7 @@ pub fn import(
     told: &mut dyn FnMut(Telling<'_>),
 ) -> Result<Imported> {
     let shown = root.display().to_string();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = fs::open(root, flags, Mode::empty())
-        .map_err(|e| StoreError::from_io(shown.clone(), e.into()))?;
+    let top = open_top(root)?;
     let mut import = Import {
         source,
         root: &top,

@@ -6,15 +6,15 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{self, AtFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
-use crate::everything::{At, MAX_DEPTH, Visitor, open_child, walk};
+use crate::everything::{At, MAX_DEPTH, Visitor, open_child, open_top, walk};
 use crate::lifecycle::{entries, remove_tree};
 use crate::name::RESERVED;
 use crate::path::HideList;
 use crate::record::{META_XATTR, RECORD_XATTR, Record};
-use crate::{Result, StoreError, dirmark};
+use crate::{Result, dirmark};
 
 /// The longest list of an entry's xattrs (xattr(7)).
 const LIST_MAX: usize = 65_536;
@@ -64,9 +64,7 @@ pub enum Telling<'a> {
 /// `dir` cannot be opened. What fails below it is told and counted.
 pub fn strip(dir: &Path, remove: bool, told: &mut Told<'_>) -> Result<Belongings> {
     let shown = dir.display().to_string();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = fs::open(dir, flags, Mode::empty())
-        .map_err(|e| StoreError::from_io(shown.clone(), e.into()))?;
+    let top = open_top(dir)?;
     let mut strip = Strip {
         remove,
         told,
