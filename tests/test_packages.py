@@ -1,5 +1,6 @@
 """The packages in a clean root: installed, serving as their own user, upgraded, removed, purged; and the tree is what it was."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -56,14 +57,81 @@ def install(root, package):
 
 
 def ask_for_port_0(root):
-    """An administrator's own line in the config."""
+    """An administrator's own lines in the config: any port, and no seals, so that what is not written to by S3 stays to the last xattr."""
     config = root / "etc/twintree/twintree.toml"
-    config.write_text(config.read_text().replace('#listen = ["127.0.0.1:9000"]', 'listen = ["127.0.0.1:0"]'))
+    text = config.read_text().replace('#listen = ["127.0.0.1:9000"]', 'listen = ["127.0.0.1:0"]').replace('#seal = "written"', 'seal = "off"')
+    config.write_text(text)
     return config.read_bytes()
 
 
+def is_its_own_user(daemon, number):
+    """It runs as the package's user, without a capability."""
+    status = open(f"/proc/{daemon.pid}/status").read()
+    return re.search(rf"^Uid:\t{number}\t{number}", status, re.M) and re.search(r"^CapEff:\t0+$", status, re.M)
+
+
+class Written:
+    """What a client put through one daemon and finds again through a later one: objects of each kind, and uploads that are open."""
+
+    def __init__(self, client, tree, random):
+        self.large, self.small = random.bytes(6 << 20), random.bytes(4096)
+        self.tail = random.bytes(100_000)
+        for bucket in ("photos", "archive"):
+            client.create_bucket(Bucket=bucket)
+        client.put_object(Bucket="photos", Key="2024/a.jpg", Body=self.small, Metadata={"from": "camera"}, Tagging="a=b", ContentType="image/jpeg")
+        client.put_object(Bucket="photos", Key="2024//no-path", Body=b"annex", Metadata={"in": "the annex"})
+        client.put_object(Bucket="photos", Key="2024/empty/", Body=b"")
+        client.put_object(Bucket="photos", Key="wordy", Body=b"w", Metadata={"much": "m" * 1900})
+        client.put_object(Bucket="photos", Key="summed", Body=self.small, ChecksumAlgorithm="SHA256")
+        self.parts("photos", "whole", client, [self.large, self.tail]).finish(client)
+        self.open = [self.parts("photos", "large", client, [self.large, self.tail]), self.parts("archive", "deep/er", client, [self.tail], Metadata={"late": "yes"}),
+                     self.parts("archive", "dropped", client, [self.large])]
+        self.foreign(tree)
+        self.before = self.seen(client)
+
+    class parts:
+        """An upload with some of its parts."""
+
+        def __init__(self, bucket, key, client, bodies, **named):
+            self.bucket, self.key, self.body = bucket, key, b"".join(bodies)
+            self.id = client.create_multipart_upload(Bucket=bucket, Key=key, **named)["UploadId"]
+            self.etags = [client.upload_part(Bucket=bucket, Key=key, UploadId=self.id, PartNumber=number, Body=body)["ETag"] for number, body in enumerate(bodies, 1)]
+
+        def finish(self, client):
+            """Completes it."""
+            parts = [{"ETag": etag, "PartNumber": number} for number, etag in enumerate(self.etags, 1)]
+            client.complete_multipart_upload(Bucket=self.bucket, Key=self.key, UploadId=self.id, MultipartUpload={"Parts": parts})
+
+    @staticmethod
+    def foreign(tree):
+        """Somebody else's files, in the same folder."""
+        mine = tree / "photos" / "by-hand.txt"
+        mine.write_bytes(b"mine")
+        os.chown(mine, 4242, 4242)
+        os.setxattr(mine, "user.mine", b"kept")
+        os.symlink("by-hand.txt", tree / "photos" / "link")
+
+    @staticmethod
+    def seen(client):
+        """All that S3 says of all objects and uploads."""
+        found = {}
+        for bucket in ("photos", "archive"):
+            for one in client.list_objects_v2(Bucket=bucket).get("Contents", []):
+                head = client.head_object(Bucket=bucket, Key=one["Key"], ChecksumMode="ENABLED")
+                kept = {name: value for name, value in head.items() if name != "ResponseMetadata"}
+                tags = client.get_object_tagging(Bucket=bucket, Key=one["Key"])["TagSet"]
+                found[bucket, one["Key"]] = (one["ETag"], one["Size"], one["LastModified"], kept, tags, hashlib.sha256(s3.body(client, bucket, one["Key"])).hexdigest())
+            for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+                parts = client.list_parts(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])["Parts"]
+                found[bucket, upload["Key"], upload["UploadId"]] = [(part["PartNumber"], part["ETag"], part["Size"]) for part in parts]
+        return found
+
+
+@pytest.mark.timeout(600)  # the earlier daemon may have to be built
 def test_install_serve_upgrade_remove_purge_and_the_tree_is_what_it_was(root, tmp_path, random):
-    install(root, packages.built()["deb"])
+    """The upgrade is one from the daemon that was the last before there were packages: data and open uploads are its."""
+    earlier = packages.built("0.0.1", packages.previous())["deb"]
+    install(root, earlier)
     assert "install ok installed" in packages.in_root(root, "dpkg-query", "-W", "-f=${Status}", "twintree")
     user = packages.in_root(root, "getent", "passwd", "twintree").split(":")
     assert user[6].strip().endswith("nologin") and int(user[2]) < 1000
@@ -73,59 +141,53 @@ def test_install_serve_upgrade_remove_purge_and_the_tree_is_what_it_was(root, tm
     assert re.search(r"twintree \d", packages.in_root(root, "twintree", "--version"))
     assert not (root / "var/lib/twintree").exists()
 
-    # It serves, as its own user; somebody else's file lies there as well, and an upload is open.
+    # It serves, as its own user; somebody else's file lies there as well, and uploads are open.
     config = ask_for_port_0(root)
     first = Installed(root, tmp_path / "first").start()
-    status = (tmp_path / "status")
-    status.write_text(open(f"/proc/{first.pid}/status").read())
-    assert re.search(rf"^Uid:\t{user[2]}\t{user[2]}", status.read_text(), re.M) and re.search(r"^CapEff:\t0+$", status.read_text(), re.M)
-    client, keys = first.client(), first.keys()
-    client.create_bucket(Bucket="photos")
-    large, small = random.bytes(6 << 20), random.bytes(4096)
-    client.put_object(Bucket="photos", Key="2024/a.jpg", Body=small, Metadata={"from": "camera"}, Tagging="a=b")
-    client.put_object(Bucket="photos", Key="2024//no-path", Body=b"annex")
-    foreign = tree / "photos" / "by-hand.txt"
-    foreign.write_bytes(b"mine")
-    os.chown(foreign, 4242, 4242)
-    os.setxattr(foreign, "user.mine", b"kept")
-    os.symlink("by-hand.txt", tree / "photos" / "link")
-    upload = client.create_multipart_upload(Bucket="photos", Key="large")["UploadId"]
-    part = client.upload_part(Bucket="photos", Key="large", UploadId=upload, PartNumber=1, Body=large)["ETag"]
-    etag = s3.etag(client, "photos", "2024/a.jpg")
+    assert is_its_own_user(first, user[2])
+    keys, written = first.keys(), Written(first.client(), tree, random)
+    assert len(written.before) == 11
     first.stop()
-    before = packages.picture(tree)
-    assert len(before) > 8
+    was, before = (root / "usr/bin/twintree").read_bytes(), packages.picture(tree)
 
-    # An upgrade keeps the config and the keys; uploads go on.
-    later = packages.built("99.0.0")["deb"]
-    install(root, later)
-    assert "99.0.0" in packages.in_root(root, "dpkg-query", "-W", "-f=${Version}", "twintree")
+    # An upgrade keeps the config and the keys; all is there as it was, and uploads go on.
+    install(root, packages.built()["deb"])
+    assert (root / "usr/bin/twintree").read_bytes() != was, "another binary"
+    assert "0.0.1" not in packages.in_root(root, "dpkg-query", "-W", "-f=${Version}", "twintree")
     assert (root / "etc/twintree/twintree.toml").read_bytes() == config
     assert packages.picture(tree) == before
     second = Installed(root, tmp_path / "second").start()
+    assert is_its_own_user(second, user[2])
     assert second.keys() == keys and second.words().count("secret key") == 0
     client = second.client()
-    client.complete_multipart_upload(Bucket="photos", Key="large", UploadId=upload, MultipartUpload={"Parts": [{"ETag": part, "PartNumber": 1}]})
-    assert s3.body(client, "photos", "large") == large
-    head = client.head_object(Bucket="photos", Key="2024/a.jpg")
-    assert head["ETag"].strip('"') == etag and head["Metadata"] == {"from": "camera"}
-    assert s3.body(client, "photos", "2024//no-path") == b"annex" and s3.body(client, "photos", "by-hand.txt") == b"mine"
+    assert written.seen(client) == written.before
+    assert packages.picture(tree) == before, "looking changes nothing"
+    for upload in written.open[:2]:
+        upload.finish(client)
+        assert s3.body(client, upload.bucket, upload.key) == upload.body
+    assert client.head_object(Bucket="archive", Key="deep/er")["Metadata"] == {"late": "yes"}
+    assert s3.etag(client, "photos", "large") == s3.etag(client, "photos", "whole"), "the same parts"
+    client.abort_multipart_upload(Bucket="archive", Key="dropped", UploadId=written.open[2].id)
+    assert not client.list_multipart_uploads(Bucket="archive").get("Uploads")
+    assert s3.body(client, "photos", "by-hand.txt") == b"mine"
     second.stop()
-    before = packages.picture(tree)
+    after = packages.picture(tree)
+    untouched = {name for name in before if tree / name in (tree / "photos/by-hand.txt", tree / "photos/link", tree / "photos/2024/a.jpg", tree / "photos/wordy")}
+    assert len(untouched) == 4 and all(before[name] == after[name] for name in untouched)
 
     # Removal keeps config, keys and data.
     packages.in_root(root, "dpkg", "-r", "twintree")
     assert not (root / "usr/bin/twintree").exists()
     assert (root / "etc/twintree/twintree.toml").read_bytes() == config and second.keys() == keys
-    assert packages.picture(tree) == before
+    assert packages.picture(tree) == after
 
     # Purge takes config and state, and nothing of the tree.
     packages.in_root(root, "dpkg", "-P", "twintree")
     assert not (root / "etc/twintree").exists() and not (root / "var/lib/twintree").exists()
     assert not (root / "etc/systemd/system/multi-user.target.wants/twintree.service").is_symlink()
-    assert packages.picture(tree) == before
+    assert packages.picture(tree) == after
     assert packages.in_root(root, "getent", "passwd", "twintree"), "the files are still somebody's"
-    tables.LINES.append(f"packages: installed, upgraded, removed, purged; {len(before)} entries of the tree are what they were")
+    tables.LINES.append(f"packages: installed, upgraded from {packages.BEFORE}, removed, purged; {len(after)} entries of the tree are what they were")
 
 
 def test_purge_leaves_a_tree_alone_that_lies_in_the_state_directory(root):

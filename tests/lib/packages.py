@@ -17,14 +17,50 @@ from . import server
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "twintree-tests"
 """Clean roots outlive the clone, as crates and wheels do: one costs a minute."""
+BEFORE = "557062c91cc4"
+"""The commit whose trees an upgrade takes over: the last one before there were packages."""
+
+
+def previous():
+    """The daemon of BEFORE. Of its build only our own crates are made, half a minute: the others are those of the build under test."""
+    made = CACHE / f"previous-{BEFORE}" / "twintree"
+    if not made.exists():
+        top = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+        home = pathlib.Path(top, "target", "previous")
+        shutil.rmtree(home, ignore_errors=True)
+        (home / "source").mkdir(parents=True)
+        archive = subprocess.run(["git", "archive", BEFORE], cwd=top, capture_output=True)
+        assert archive.returncode == 0, f"the history of this clone does not reach back to {BEFORE}: git fetch --unshallow"
+        subprocess.run(["tar", "-x", "-C", home / "source"], input=archive.stdout, check=True)
+        borrow(pathlib.Path(top, "target", "debug"), home / "target" / "debug")
+        command = ["cargo", "build", "--locked", "--workspace", "--bin", "twintree"]
+        done = subprocess.run(command, cwd=home / "source", env=os.environ | {"CARGO_TARGET_DIR": str(home / "target")}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        made.parent.mkdir(parents=True, exist_ok=True)
+        fresh = made.with_name(f"twintree.{os.getpid()}")
+        shutil.copy(home / "target" / "debug" / "twintree", fresh)
+        fresh.rename(made)
+        shutil.rmtree(home)
+    return made
+
+
+def borrow(debug, into):
+    """Takes over what a build made of its dependencies, as further names of the same files."""
+    into.mkdir(parents=True)
+    for name in ("deps", "build"):
+        if (debug / name).exists():
+            shutil.copytree(debug / name, into / name, copy_function=os.link, symlinks=True)
+    if (debug / ".fingerprint").exists():  # cargo writes into these
+        shutil.copytree(debug / ".fingerprint", into / ".fingerprint")
 
 
 @functools.cache
-def built(version=None):
-    """The .deb and the .rpm of the binary under test, by kind; `version`: as if it were that one."""
+def built(version=None, binary=None):
+    """The .deb and the .rpm of the binary under test, by kind, or of `binary`; `version`: as if it were that one."""
     out = pathlib.Path(tempfile.mkdtemp(prefix="twintree-packages-"))
     atexit.register(shutil.rmtree, out, ignore_errors=True)
-    command = [ROOT / "packaging" / "build", "--binary", server.BINARY, "--out", out, *(["--version", version] if version else [])]
+    command = [ROOT / "packaging" / "build", "--binary", binary or server.BINARY, "--pages-by", server.BINARY, "--out", out,
+               *(["--version", version] if version else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return {"deb": next(out.glob("*.deb")), "rpm": next(out.glob("*.rpm")), "stage": out / "stage", "out": out}
