@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod config;
 mod logging;
+mod memory;
 mod reload;
 mod secrets;
 mod systemd;
@@ -29,6 +30,7 @@ const NO_PERMISSION: u8 = 77;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    memory::give_back_what_is_freed();
     let cli = match cli::Cli::read() {
         Ok(cli) => cli,
         Err(error) => {

@@ -12,6 +12,10 @@ TARGET = "/bucket-one/object"
 GIB = 1 << 30
 
 
+MANY = 40_000
+"""Names of 250 bytes: 10 MB of them while a directory is read and sorted."""
+
+
 @pytest.fixture
 def place(served, client, bucket, tree):
     """A daemon, a client, a bucket and its directory."""
@@ -138,6 +142,24 @@ def test_a_body_that_goes_silent_is_given_up(daemon, tree, framed):
         answer = connection.answer("PUT")
         assert (answer.status, answer.code) == (400, "RequestTimeout"), answer
     server.wait_until(lambda: not open_unnamed(one), "the half body is gone")
+
+
+# A directory of many names.
+
+def test_what_a_listing_of_a_large_directory_took_is_given_back(daemon, tree):
+    """With a small list-cache none of its names is kept, and what they took while they were sorted goes back to the system."""
+    (tree / "bucket-one").mkdir()
+    top = os.open(tree / "bucket-one", os.O_RDONLY)
+    for number in range(MANY):
+        os.close(os.open(f"{number:0250}", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=top))
+    os.close(top)
+    one = daemon(tree, "--list-cache", "1MiB", "--seal", "off", "--watch", "off")
+    client = s3.client(one.url)
+    client.head_bucket(Bucket="bucket-one")
+    before = memory(one)
+    page = client.list_objects_v2(Bucket="bucket-one")
+    client.list_objects_v2(Bucket="bucket-one", ContinuationToken=page["NextContinuationToken"])
+    assert memory(one) - before < 6 << 20
 
 
 # A log that cannot be written.

@@ -17,7 +17,7 @@ import tempfile
 import urllib.parse
 
 import pytest
-from lib import faces, s3, server, tables, trace, tree as trees
+from lib import command, faces, s3, server, tables, trace, tree as trees
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="a mount of this suite needs root and /dev/fuse")
 
@@ -591,3 +591,18 @@ def test_a_number_that_is_used_again_is_the_new_file(both):
             os.open(f"/proc/self/fd/{held}", os.O_RDONLY)
         os.close(held)
     tables.say("inode numbers that were used again at once", [("seen", "of"), (seen, 30)])
+
+
+@pytest.mark.parametrize("mode", ["plain", "passthrough"])
+def test_a_file_that_is_being_verified_is_truncated_all_the_same(tmp_path, random, mode):
+    """Who verifies a file holds a lease of it, and gives it back to who wants to write: EAGAIN is no answer to truncate(2)."""
+    with faces.Faces(tmp_path, "--mount-mode", mode, "--seal", "off") as both:
+        path = written(both.on("disk", "slow"), random.bytes(4_000_000))
+        process = command.start("seal", both.disk, faces.BUCKET, "--rate", "16K")
+        try:
+            server.wait_until(lambda: command.reads(process.pid, path), "it reads the file", 60)
+            os.truncate(both.on("mount", "slow"), 10)
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+        assert path.stat().st_size == 10

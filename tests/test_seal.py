@@ -281,7 +281,7 @@ def test_a_file_that_is_rewritten_while_it_is_read_gets_the_md5_of_what_it_becam
     path.write_bytes(random.bytes(data.MIB))
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
     process = command.start("seal", tree, "photos", "--rate", "512K")
-    server.wait_until(lambda: reads(process.pid, path), "it reads the file", 60)
+    server.wait_until(lambda: command.reads(process.pid, path), "it reads the file", 60)
     with open(path, "r+b", buffering=0) as file:
         file.write(random.bytes(1000))
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
@@ -393,7 +393,7 @@ def test_a_writer_does_not_wait_for_a_slow_seal(tree, random):
     path.write_bytes(random.bytes(40_000_000))
     process = command.start("seal", tree, "photos", "--rate", "16K")
     try:
-        server.wait_until(lambda: reads(process.pid, path), "it reads the file", 60)
+        server.wait_until(lambda: command.reads(process.pid, path), "it reads the file", 60)
         with open(path, "r+b") as file:  # pytest's own timeout, or the rate, would make this endless
             file.write(b"new")
         assert process.poll() is None
@@ -402,22 +402,6 @@ def test_a_writer_does_not_wait_for_a_slow_seal(tree, random):
         printed, said = process.communicate(timeout=60)
     done = command.summary(printed, said)
     assert done["sealed"] == 0 and os.listxattr(path) == []
-
-
-def reads(pid, path):
-    """Has the process the file open, and holds its lease?"""
-    with open("/proc/locks") as locks:
-        leased = any("LEASE" in line and f" {pid} " in line for line in locks)
-    if not leased:
-        return False
-    folder = f"/proc/{pid}/fd"
-    for name in os.listdir(folder):
-        try:
-            if os.readlink(f"{folder}/{name}") == str(path):
-                return True
-        except FileNotFoundError:
-            pass
-    return False
 
 
 # How fast, and how it says so.

@@ -30,6 +30,22 @@ def start(*words):
                             stdin=subprocess.DEVNULL)
 
 
+def reads(pid, path):
+    """Has the process the file open, and holds its lease?"""
+    with open("/proc/locks") as locks:
+        leased = any("LEASE" in line and f" {pid} " in line for line in locks)
+    if not leased:
+        return False
+    folder = f"/proc/{pid}/fd"
+    for name in os.listdir(folder):
+        try:
+            if os.readlink(f"{folder}/{name}") == str(path):
+                return True
+        except FileNotFoundError:
+            pass
+    return False
+
+
 def rows_of_csv(printed):
     """The rows of an inventory in CSV, as dicts; the header must be the known one."""
     header, *rows = csv.reader(io.StringIO(printed.decode(), newline=""), strict=True)

@@ -2,10 +2,12 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
 
 use super::{TreeView, number, proc_path, reopen};
 use crate::Moves;
+use crate::root::kind;
 
 /// Times to set; `None`: left as it is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,7 +82,13 @@ impl TreeView {
     /// The kernel's word.
     pub fn truncate(&self, file: impl AsFd, size: u64) -> rustix::io::Result<()> {
         let writing = self.writing(&file)?;
-        let open = reopen(&file, OFlags::WRONLY | OFlags::NONBLOCK)?;
+        // A FIFO would be waited for without end; a lease (the sealer's, or a Samba oplock) is given back when we wait.
+        let open = match reopen(&file, OFlags::WRONLY | OFlags::NONBLOCK) {
+            Err(Errno::AGAIN) if kind(&fs::fstat(&file)?) == FileType::RegularFile => {
+                reopen(&file, OFlags::WRONLY)?
+            }
+            opened => opened?,
+        };
         if let Some(writing) = &writing {
             writing.touched(&open).map_err(number)?;
         }
