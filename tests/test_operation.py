@@ -167,6 +167,7 @@ def test_every_metric_is_documented_and_every_documented_one_is_there(daemon, tr
     (tmp_path / "mount").mkdir()
     one = daemon(tree, "--admin", "127.0.0.1:0", "--mount", tmp_path / "mount")
     s3.client(one.url).put_object(Bucket="bucket-one", Key="a", Body=b"a")
+    assert (tmp_path / "mount" / "bucket-one" / "a").read_bytes() == b"a"
     metrics = admin.settled(one)
     kinds = {}
     for family in metrics.families:
@@ -342,6 +343,76 @@ def test_sealing_and_the_watcher_are_seen_at_work(daemon, tree, random):
     assert metrics("twintree_seal_bytes_total") >= 300_000
     assert sum(metrics.by("twintree_seal_queue_files", "why").values()) == 0
     assert metrics("twintree_watch_overflows_total") == 0
+
+
+def outcomes(metrics):
+    """Calls of the mount by operation and outcome, as the daemon counted them."""
+    return metrics.by("twintree_mount_calls_total", "operation", "outcome")
+
+
+def test_after_a_load_in_the_mount_its_counters_equal_what_the_program_did(daemon, tree, tmp_path, random):
+    """Only what the kernel never answers by itself is counted to the last one."""
+    (tree / "bucket-one").mkdir()
+    body = random.bytes(300_001)
+    (tree / "bucket-one" / "large").write_bytes(body)
+    point = tmp_path / "mount"
+    point.mkdir()
+    one = daemon(tree, "--admin", "127.0.0.1:0", "--mount", point, "--mount-mode", "plain", beside=False)
+    bucket = point / "bucket-one"
+
+    def work(number):
+        """What one program does."""
+        own = bucket / f"folder-{number}"
+        own.mkdir()
+        for name in range(5):
+            with open(own / f"file-{name}", "xb", buffering=0) as file:
+                assert file.write(b"x" * 1000) == 1000
+                assert file.write(b"y" * 24) == 24
+                os.fsync(file.fileno())
+                os.posix_fallocate(file.fileno(), 0, 4096)
+        os.rename(own / "file-0", own / "renamed")
+        os.link(own / "file-1", own / "linked")
+        os.symlink("file-1", own / "symlink")
+        os.setxattr(own / "file-2", "user.mine", b"kept")
+        with pytest.raises(OSError):
+            os.getxattr(own / "file-2", "user.none")
+        with pytest.raises(OSError):
+            own.rmdir()
+        for name in sorted(os.listdir(own)):
+            (own / name).unlink()
+        own.rmdir()
+        return (bucket / "large").read_bytes() if number == 0 else body
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(read == body for read in pool.map(work, range(24)))
+    done = {("mkdir", "ok"): 24, ("create", "ok"): 120, ("write", "ok"): 240, ("fsync", "ok"): 120, ("fallocate", "ok"): 120, ("rename", "ok"): 24,
+            ("link", "ok"): 24, ("symlink", "ok"): 24, ("setxattr", "ok"): 24, ("rmdir", "ENOTEMPTY"): 24, ("unlink", "ok"): 168,
+            ("rmdir", "ok"): 24}
+    metrics = admin.Metrics(one)
+    counted = outcomes(metrics)
+    assert {key: counted[key] for key in done} == done
+    assert set(counted) >= {("lookup", "ok"), ("lookup", "ENOENT"), ("getattr", "ok"), ("open", "ok"), ("read", "ok"), ("flush", "ok")}
+    assert counted["getxattr", "ENODATA"] >= 24, "the kernel asks for attributes of its own as well"
+    assert not {operation for operation, outcome in counted if outcome == "other"}
+    assert metrics.by("twintree_mount_bytes_total", "direction") == {"read": len(body), "written": 120 * 1024}
+    # The kernel closes after the program went on.
+    opened = counted["create", "ok"] + counted["open", "ok"]
+    server.wait_until(lambda: outcomes(admin.Metrics(one))["release", "ok"] == opened, "all are closed")
+    metrics = admin.Metrics(one)
+    by_operation = collections.Counter()
+    for (operation, _), count in outcomes(metrics).items():
+        by_operation[operation] += count
+    assert metrics.by("twintree_mount_call_duration_seconds_count", "operation") == by_operation
+    assert all(0 < seconds < 8 * 60 for seconds in metrics.by("twintree_mount_call_duration_seconds_sum", "operation").values())
+
+
+def test_works_that_wait_for_the_disk_are_counted_and_none_is_left(watched, random):
+    client = s3.client(watched.url)
+    for number in range(10):
+        client.put_object(Bucket="bucket-one", Key=f"large-{number}", Body=random.bytes(1 << 20))
+    assert admin.settled(watched)("twintree_pool_works_total") >= 10
+    server.wait_until(lambda: admin.Metrics(watched)("twintree_pool_running") == 0, "all works are done")
+    assert admin.Metrics(watched)("twintree_pool_queued") == 0
 
 
 def test_open_files_and_connections_are_what_the_kernel_says(watched):

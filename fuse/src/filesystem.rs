@@ -17,6 +17,7 @@ use fuser::{
 use twintree_store::posix::NewTimes;
 
 use crate::attr::{attributes, kind, new_time};
+use crate::calls::{Call, Calls};
 use crate::creds::{Caller, prepare_thread};
 use crate::face::{Answer, Face, Found, NewAttributes};
 use crate::handle::OpenFile;
@@ -29,6 +30,8 @@ const BACKGROUND: u16 = 64;
 /// The mount, as fuser calls it.
 pub struct Adapter {
     pub face: Arc<Face>,
+    /// What is counted of its calls.
+    pub calls: Arc<Calls>,
     /// Filesystems below us that are themselves stacked: passthrough needs to know.
     pub stack_depth: u32,
     /// Did the kernel offer passthrough?
@@ -118,7 +121,8 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.entry(self.face.look_up(parent.0, name.as_bytes()), reply);
+        let look = || self.face.look_up(parent.0, name.as_bytes());
+        self.entry(self.calls.take(Call::Lookup, look), reply);
     }
 
     fn forget(&self, _: &Request, node: INodeNo, references: u64) {
@@ -126,7 +130,8 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _: &Request, node: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
-        match self.face.status(node.0, handle.map(|handle| handle.0)) {
+        let ask = || self.face.status(node.0, handle.map(|handle| handle.0));
+        match self.calls.take(Call::Getattr, ask) {
             Ok((node, status)) => {
                 reply.attr(&self.face.keeps(&node), &attributes(node.id, &status));
             }
@@ -163,7 +168,8 @@ impl Filesystem for Adapter {
                 modified: modified.map(new_time),
             },
         };
-        match self.face.change(node.0, handle.map(|handle| handle.0), new) {
+        let change = || self.face.change(node.0, handle.map(|handle| handle.0), new);
+        match self.calls.take(Call::Setattr, change) {
             Ok((node, status)) => {
                 reply.attr(&self.face.keeps(&node), &attributes(node.id, &status));
             }
@@ -172,7 +178,8 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
-        match self.face.read_link(node.0) {
+        let read = || self.face.read_link(node.0);
+        match self.calls.take(Call::Readlink, read) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(no(e)),
         }
@@ -191,8 +198,8 @@ impl Filesystem for Adapter {
         prepare_thread();
         let name = name.as_bytes();
         let caller = Caller::of(request, umask);
-        let made = self.face.make_node(caller, parent.0, name, mode, device);
-        self.entry(made, reply);
+        let make = || self.face.make_node(caller, parent.0, name, mode, device);
+        self.entry(self.calls.take(Call::Mknod, make), reply);
     }
 
     fn mkdir(
@@ -207,17 +214,18 @@ impl Filesystem for Adapter {
         prepare_thread();
         let name = name.as_bytes();
         let caller = Caller::of(request, umask);
-        let made = self.face.make_directory(caller, parent.0, name, mode);
-        self.entry(made, reply);
+        let make = || self.face.make_directory(caller, parent.0, name, mode);
+        self.entry(self.calls.take(Call::Mkdir, make), reply);
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        Self::empty(self.face.remove_file(parent.0, name.as_bytes()), reply);
+        let remove = || self.face.remove_file(parent.0, name.as_bytes());
+        Self::empty(self.calls.take(Call::Unlink, remove), reply);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let removed = self.face.remove_directory(parent.0, name.as_bytes());
-        Self::empty(removed, reply);
+        let remove = || self.face.remove_directory(parent.0, name.as_bytes());
+        Self::empty(self.calls.take(Call::Rmdir, remove), reply);
     }
 
     fn symlink(
@@ -230,10 +238,9 @@ impl Filesystem for Adapter {
     ) {
         prepare_thread();
         let target = target.as_os_str().as_bytes();
-        let made =
-            self.face
-                .make_symlink(Caller::of(request, 0), parent.0, name.as_bytes(), target);
-        self.entry(made, reply);
+        let (caller, name) = (Caller::of(request, 0), name.as_bytes());
+        let make = || self.face.make_symlink(caller, parent.0, name, target);
+        self.entry(self.calls.take(Call::Symlink, make), reply);
     }
 
     fn rename(
@@ -250,7 +257,8 @@ impl Filesystem for Adapter {
             (parent.0, name.as_bytes()),
             (new_parent.0, new_name.as_bytes()),
         );
-        Self::empty(self.face.rename(from, to, flags.bits()), reply);
+        let rename = || self.face.rename(from, to, flags.bits());
+        Self::empty(self.calls.take(Call::Rename, rename), reply);
     }
 
     fn link(
@@ -261,14 +269,15 @@ impl Filesystem for Adapter {
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
-        let made = self.face.link(node.0, new_parent.0, new_name.as_bytes());
-        self.entry(made, reply);
+        let link = || self.face.link(node.0, new_parent.0, new_name.as_bytes());
+        self.entry(self.calls.take(Call::Link, link), reply);
     }
 
     fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         prepare_thread();
         let ask = |file: std::os::fd::BorrowedFd<'_>| reply.open_backing(file);
-        match self.face.open(node.0, flags.0.cast_unsigned(), ask) {
+        let open = || self.face.open(node.0, flags.0.cast_unsigned(), ask);
+        match self.calls.take(Call::Open, open) {
             Ok((number, open)) => {
                 let (number, flags) = (FileHandle(number), Self::open_flags(&open));
                 match open.backed.id() {
@@ -293,13 +302,9 @@ impl Filesystem for Adapter {
         prepare_thread();
         let how = (flags.cast_unsigned(), mode);
         let ask = |file: std::os::fd::BorrowedFd<'_>| reply.open_backing(file);
-        match self.face.create(
-            Caller::of(request, umask),
-            parent.0,
-            name.as_bytes(),
-            how,
-            ask,
-        ) {
+        let (caller, name) = (Caller::of(request, umask), name.as_bytes());
+        let create = || self.face.create(caller, parent.0, name, how, ask);
+        match self.calls.take(Call::Create, create) {
             Ok((number, open, (node, status))) => {
                 let (number, ttl) = (FileHandle(number), self.face.keeps(&node));
                 let attributes = attributes(node.id, &status);
@@ -327,9 +332,16 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.face.read(handle.0, offset, size, |bytes| match bytes {
-            Ok(bytes) => reply.data(bytes),
-            Err(e) => reply.error(no(e)),
+        let begun = Calls::begin(Call::Read);
+        self.face.read(handle.0, offset, size, |bytes| {
+            self.calls.end(&begun, bytes.as_ref().err());
+            match bytes {
+                Ok(bytes) => {
+                    self.calls.read(bytes.len());
+                    reply.data(bytes);
+                }
+                Err(e) => reply.error(no(e)),
+            }
         });
     }
 
@@ -346,14 +358,19 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         prepare_thread();
-        match self.face.write(handle.0, offset, data) {
-            Ok(length) => reply.written(length),
+        let write = || self.face.write(handle.0, offset, data);
+        match self.calls.take(Call::Write, write) {
+            Ok(length) => {
+                self.calls.written(length.into());
+                reply.written(length);
+            }
             Err(e) => reply.error(no(e)),
         }
     }
 
     fn flush(&self, _: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        Self::empty(self.face.flush(handle.0), reply);
+        let flush = || self.face.flush(handle.0);
+        Self::empty(self.calls.take(Call::Flush, flush), reply);
     }
 
     fn release(
@@ -366,16 +383,21 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.face.release(handle.0);
-        reply.ok();
+        let release = || {
+            self.face.release(handle.0);
+            Ok(())
+        };
+        Self::empty(self.calls.take(Call::Release, release), reply);
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, data: bool, reply: ReplyEmpty) {
-        Self::empty(self.face.sync(handle.0, data), reply);
+        let sync = || self.face.sync(handle.0, data);
+        Self::empty(self.calls.take(Call::Fsync, sync), reply);
     }
 
     fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.face.open_directory(node.0) {
+        let open = || self.face.open_directory(node.0);
+        match self.calls.take(Call::Opendir, open) {
             Ok(number) => reply.opened(FileHandle(number), FopenFlags::empty()),
             Err(e) => reply.error(no(e)),
         }
@@ -389,11 +411,13 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let listed = self.face.list(handle.0, offset, |id, entry| {
-            let name = OsStr::from_bytes(entry.name);
-            reply.add(INodeNo(id), entry.next, kind(entry.kind), name)
-        });
-        match listed {
+        let list = || {
+            self.face.list(handle.0, offset, |id, entry| {
+                let name = OsStr::from_bytes(entry.name);
+                reply.add(INodeNo(id), entry.next, kind(entry.kind), name)
+            })
+        };
+        match self.calls.take(Call::Readdir, list) {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(no(e)),
         }
@@ -407,6 +431,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let begun = Calls::begin(Call::Readdirplus);
         let listed = self.face.list_plus(handle.0, offset, |id, entry, found| {
             let name = OsStr::from_bytes(entry.name);
             match found {
@@ -429,6 +454,7 @@ impl Filesystem for Adapter {
                 ),
             }
         });
+        self.calls.end(&begun, listed.as_ref().err());
         match listed {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(no(e)),
@@ -443,16 +469,20 @@ impl Filesystem for Adapter {
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.face.directories.remove(handle.0);
-        reply.ok();
+        let release = || {
+            self.face.directories.remove(handle.0);
+            Ok(())
+        };
+        Self::empty(self.calls.take(Call::Releasedir, release), reply);
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
-        Self::empty(self.face.sync_directory(handle.0), reply);
+        let sync = || self.face.sync_directory(handle.0);
+        Self::empty(self.calls.take(Call::Fsyncdir, sync), reply);
     }
 
     fn statfs(&self, _: &Request, node: INodeNo, reply: ReplyStatfs) {
-        match self.face.space(node.0) {
+        match self.calls.take(Call::Statfs, || self.face.space(node.0)) {
             Ok(space) => reply.statfs(
                 space.f_blocks,
                 space.f_bfree,
@@ -479,20 +509,23 @@ impl Filesystem for Adapter {
     ) {
         prepare_thread();
         let (caller, named) = (Caller::of(request, 0), (name.as_bytes(), value));
-        let set = self.face.set_xattr(caller, node.0, named, flags);
-        Self::empty(set, reply);
+        let set = || self.face.set_xattr(caller, node.0, named, flags);
+        Self::empty(self.calls.take(Call::Setxattr, set), reply);
     }
 
     fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        Self::xattr(self.face.get_xattr(node.0, name.as_bytes()), size, reply);
+        let get = || self.face.get_xattr(node.0, name.as_bytes());
+        Self::xattr(self.calls.take(Call::Getxattr, get), size, reply);
     }
 
     fn listxattr(&self, _: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        Self::xattr(self.face.list_xattrs(node.0), size, reply);
+        let list = || self.face.list_xattrs(node.0);
+        Self::xattr(self.calls.take(Call::Listxattr, list), size, reply);
     }
 
     fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        Self::empty(self.face.remove_xattr(node.0, name.as_bytes()), reply);
+        let remove = || self.face.remove_xattr(node.0, name.as_bytes());
+        Self::empty(self.calls.take(Call::Removexattr, remove), reply);
     }
 
     fn fallocate(
@@ -506,7 +539,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         prepare_thread();
-        Self::empty(self.face.allocate(handle.0, offset, length, mode), reply);
+        let allocate = || self.face.allocate(handle.0, offset, length, mode);
+        Self::empty(self.calls.take(Call::Fallocate, allocate), reply);
     }
 
     fn lseek(
@@ -518,7 +552,8 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.face.seek(handle.0, offset, whence) {
+        let seek = || self.face.seek(handle.0, offset, whence);
+        match self.calls.take(Call::Lseek, seek) {
             Ok(at) => reply.offset(at.cast_signed()),
             Err(e) => reply.error(no(e)),
         }
@@ -539,7 +574,8 @@ impl Filesystem for Adapter {
     ) {
         prepare_thread();
         let (from, to) = ((source.0, source_offset), (target.0, target_offset));
-        match self.face.copy(from, to, length) {
+        let copy = || self.face.copy(from, to, length);
+        match self.calls.take(Call::CopyFileRange, copy) {
             Ok(copied) => reply.written(copied),
             Err(e) => reply.error(no(e)),
         }
@@ -556,6 +592,8 @@ impl Filesystem for Adapter {
         _size: u32,
         reply: ReplyIoctl,
     ) {
-        reply.error(Errno::ENOTTY);
+        let unknown = rustix::io::Errno::NOTTY;
+        self.calls.end(&Calls::begin(Call::Ioctl), Some(&unknown));
+        reply.error(no(unknown));
     }
 }

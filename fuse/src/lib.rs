@@ -5,6 +5,7 @@
 //! opens anything in the tree but through the view.
 
 mod attr;
+mod calls;
 mod creds;
 mod face;
 mod filesystem;
@@ -15,5 +16,6 @@ mod passthrough;
 mod session;
 mod tree;
 
+pub use calls::{CallTallies, CallTally};
 pub use mountpoint::Refused;
 pub use session::{Mode, Mount, MountError, MountOptions};

@@ -15,6 +15,7 @@ use thiserror::Error;
 use twintree_store::Store;
 use twintree_store::posix::TreeView;
 
+use crate::calls::{CallTallies, Calls};
 use crate::face::Face;
 use crate::filesystem::Adapter;
 use crate::invalidate::Invalidation;
@@ -93,6 +94,7 @@ pub struct Mount {
     session: JoinHandle<()>,
     invalidation: Option<Invalidation>,
     face: Arc<Face>,
+    calls: Arc<Calls>,
     ending: Arc<AtomicBool>,
 }
 
@@ -109,9 +111,10 @@ impl Mount {
             .open("/dev/fuse");
         drop(device.map_err(MountError::Device)?);
         let face = Arc::new(face(store, options)?);
-        let offered = Arc::new(AtomicBool::new(false));
+        let (offered, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(Calls::default()));
         let adapter = Adapter {
             face: Arc::clone(&face),
+            calls: Arc::clone(&calls),
             stack_depth: if store.is_stacked() { 2 } else { 1 },
             offered: Arc::clone(&offered),
         };
@@ -156,8 +159,14 @@ impl Mount {
             session,
             invalidation,
             face,
+            calls,
             ending,
         })
+    }
+
+    /// What the kernel asked for so far.
+    pub fn calls(&self) -> CallTallies {
+        self.calls.tallies()
     }
 
     /// Why nobody finds the buckets at the mount point; `None`: they are there. Does not wait.

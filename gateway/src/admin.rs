@@ -107,6 +107,7 @@ async fn in_time<T: Send + 'static>(
 ) -> Result<T, String> {
     let asked = async {
         let mine: OwnedMutexGuard<()> = turn.lock_owned().await;
+        // Not counted with the works of requests, which it is asked about.
         tokio::task::spawn_blocking(move || {
             let told = ask();
             drop(mine);

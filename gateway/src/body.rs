@@ -390,7 +390,7 @@ impl Writer {
                 self.sink.guard.clone(),
                 batch.clone(),
             );
-            self.pending = Some(tokio::task::spawn_blocking(move || {
+            self.pending = Some(crate::pool::on_pool(move || {
                 let written = write_with_room(&file, offset, &batch, claim);
                 drop(guard);
                 written
@@ -415,7 +415,7 @@ impl Writer {
         }
         self.dirty_from = self.sink.offset;
         let file = self.sink.file.clone();
-        self.writeback = Some(tokio::task::spawn_blocking(move || {
+        self.writeback = Some(crate::pool::on_pool(move || {
             begin_writeback(&file, from, length)
         }));
     }
@@ -474,8 +474,8 @@ impl<T: Send + 'static> std::ops::Deref for OffThread<T> {
 impl<T: Send + 'static> Drop for OffThread<T> {
     fn drop(&mut self) {
         // Outside a runtime there is no other thread, and nothing that waiting would hold up.
-        if let (Some(value), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn_blocking(move || drop(value));
+        if let (Some(value), Ok(_)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            crate::pool::on_pool(move || drop(value));
         }
     }
 }

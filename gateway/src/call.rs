@@ -95,7 +95,7 @@ impl Call {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, S3Error> + Send + 'static,
 ) -> Result<T, S3Error> {
-    match tokio::task::spawn_blocking(work).await {
+    match crate::pool::on_pool(work).await {
         Ok(result) => result,
         Err(_) => Err(S3Error::new(crate::error::Code::InternalError)),
     }
@@ -107,7 +107,7 @@ where
     T: Send + 'static,
     W: FnOnce() -> Result<T, S3Error> + Send + 'static,
 {
-    let running: Vec<_> = works.map(tokio::task::spawn_blocking).collect();
+    let running: Vec<_> = works.map(crate::pool::on_pool).collect();
     let mut results = Vec::with_capacity(running.len());
     for work in running {
         results.push(match work.await {

@@ -17,6 +17,7 @@ pub mod fuzzing;
 pub mod meta;
 pub mod meter;
 mod ops;
+pub mod pool;
 pub mod range;
 pub mod reply;
 pub mod route;

@@ -1,6 +1,8 @@
 //! What the store, the watcher, the mount and the runtime say in `/metrics`.
 
+use twintree_fuse::{CallTally, Mount};
 use twintree_gateway::meter::{Exposition, Kind};
+use twintree_gateway::pool;
 use twintree_store::{BATCHES, SyncTallies};
 
 use super::Overseer;
@@ -20,6 +22,7 @@ pub fn write(overseer: &Overseer, out: &mut Exposition) {
         overseer.most_connections,
     );
     runtime(out);
+    works(out);
     seal(overseer, out);
     commit(overseer, out);
     watch(overseer, out);
@@ -42,6 +45,28 @@ fn runtime(out: &mut Exposition) {
         "twintree_tasks_queued",
         "Tasks that wait for a thread of the runtime in the queue that all share.",
         runtime.global_queue_depth(),
+    );
+}
+
+fn works(out: &mut Exposition) {
+    let tallies = pool::tallies();
+    out.one(
+        Kind::Gauge,
+        "twintree_pool_queued",
+        "Works of requests that may wait for a disk and wait for a thread of the pool that does them.",
+        tallies.waiting,
+    );
+    out.one(
+        Kind::Gauge,
+        "twintree_pool_running",
+        "Works of requests that a thread of that pool is at.",
+        tallies.running,
+    );
+    out.one(
+        Kind::Counter,
+        "twintree_pool_works_total",
+        "Works of requests that were handed to that pool.",
+        tallies.total,
     );
 }
 
@@ -130,7 +155,7 @@ fn watch(overseer: &Overseer, out: &mut Exposition) {
 }
 
 fn mount(overseer: &Overseer, out: &mut Exposition) {
-    let Some((files, directories, nodes)) = overseer.of_mount(twintree_fuse::Mount::open) else {
+    let Some((files, directories, nodes)) = overseer.of_mount(Mount::open) else {
         return;
     };
     let is_there = overseer.of_mount(|mount| mount.trouble().is_none());
@@ -153,4 +178,37 @@ fn mount(overseer: &Overseer, out: &mut Exposition) {
         "Files and directories that the kernel remembers of the mount.",
         nodes,
     );
+    mount_calls(overseer, out);
+}
+
+fn mount_calls(overseer: &Overseer, out: &mut Exposition) {
+    let Some(tallies) = overseer.of_mount(Mount::calls) else {
+        return;
+    };
+    out.head(
+        Kind::Counter,
+        "twintree_mount_calls_total",
+        "Calls of the kernel that were answered, by operation of fuse(4) and outcome: ok, or the error.",
+    );
+    for CallTally { name, outcomes, .. } in &tallies.calls {
+        for (outcome, count) in outcomes {
+            out.sample("", &[("operation", name), ("outcome", outcome)], count);
+        }
+    }
+    out.head(
+        Kind::Histogram,
+        "twintree_mount_call_duration_seconds",
+        "From a call of the kernel to its answer.",
+    );
+    for tally in &tallies.calls {
+        let labels = [("operation", tally.name)];
+        out.histogram(&labels, CallTally::ends(), &tally.durations, tally.seconds);
+    }
+    out.head(
+        Kind::Counter,
+        "twintree_mount_bytes_total",
+        "Bytes that programs in the mount read and wrote through the daemon, by direction; passthrough is the kernel's alone.",
+    );
+    out.sample("", &[("direction", "read")], tallies.read);
+    out.sample("", &[("direction", "written")], tallies.written);
 }

@@ -199,7 +199,7 @@ impl Cursor {
         work: impl FnOnce(&FileBody, u64) -> io::Result<Bytes> + Send + 'static,
     ) {
         let (file, at) = (self.file.clone(), self.at);
-        self.waiting = Some(tokio::task::spawn_blocking(move || work(&file, at)));
+        self.waiting = Some(crate::pool::on_pool(move || work(&file, at)));
     }
 
     /// The result of the thread at work, `None` where there is none.
