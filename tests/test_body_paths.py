@@ -18,7 +18,7 @@ import subprocess
 import types
 
 import pytest
-from lib import data, s3, server, tools, tree as trees, wire
+from lib import data, s3, server, tools, trace, tree as trees, wire
 
 INLINE = 64 << 10
 SIZES = [0, 1, INLINE - 1, INLINE, INLINE + 1, data.MIB, 64 * data.MIB + 1]
@@ -241,3 +241,21 @@ def test_what_has_no_body_names_no_path_and_what_is_made_in_memory_is_inline(pla
         ]:
             answer = connection.ask(method, target, body)
             assert logged(place, "http", answer)["path"] == path, (method, target)
+
+
+# Where sendfile is not to be had.
+
+@pytest.mark.parametrize("error", ["EINVAL", "ENOSYS", "EOPNOTSUPP", "EPERM"])
+def test_bodies_are_whole_where_sendfile_fails(place, tmp_path, error):
+    """A filesystem without it, or a sandbox that forbids it: the bytes are copied, at any speed of the reader."""
+    size = 64 * data.MIB + 1
+    body, signer = place.bodies[size], wire.Signer()
+    with trace.Trace(place.plain, tmp_path / "trace", calls="sendfile", fails=("sendfile",), error=error) as traced:
+        for first, last in ((0, size - 1), (size - 3 * data.MIB - 5, size - 1)):
+            with wire.Connection(place.plain) as connection:
+                answer = connection.ask("GET", f"/bucket-one/{size}", headers={"range": f"bytes={first}-{last}"}, signer=signer)
+            assert answer.status == 206 and answer.body == body[first:last + 1]
+        with wire.Connection(place.plain) as connection:
+            assert connection.ask("GET", f"/bucket-one/{INLINE + 1}", signer=signer).body == place.bodies[INLINE + 1]
+    tried = [event.failed for event in traced.events if event.name == "sendfile"]
+    assert all(tried) and (len(tried) > 60) != bool(server.BESIDE)

@@ -18,6 +18,10 @@ RUN_SECONDS = 180
 """No measurement takes longer: a hang becomes a failure."""
 
 
+class Refused(SystemExit):
+    """The load client got another answer than it was told to expect, or none."""
+
+
 @dataclasses.dataclass
 class Sample:
     """One measurement: CPU of the server and wall, in seconds, for so much work. In a mount part of the work is done in the
@@ -55,7 +59,7 @@ class Client:
     def _run(self, words):
         done = subprocess.run([self.binary, *(str(word) for word in words)], capture_output=True, text=True, timeout=RUN_SECONDS)
         if done.returncode != 0:
-            raise SystemExit(f"{words[:9]}: {done.stderr.strip()}")
+            raise Refused(f"{words[:9]}: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
     def load(self, server, requests, *, connections=1, count=None, status=200, copy=False):

@@ -37,8 +37,8 @@ class Event:
 class Trace:
     """`with Trace(daemon, file) as trace: ...`, then `trace.events`."""
 
-    def __init__(self, daemon, file, slow=(), calls=CALLS, shown=64, fails=()):
-        self.slow, self.calls, self.shown, self.fails = slow, calls, shown, fails
+    def __init__(self, daemon, file, slow=(), calls=CALLS, shown=64, fails=(), error="EIO:delay_enter=30000"):
+        self.slow, self.calls, self.shown, self.fails, self.error = slow, calls, shown, fails, error
         self.pid, self.file, self.events = daemon.pid, file, []
 
     def _slowed(self):
@@ -46,8 +46,8 @@ class Trace:
         return ("-e", f"inject={','.join(self.slow)}:delay_enter=30000") if self.slow else ()
 
     def _failed(self):
-        """Makes each of these calls fail with EIO, after a while, so that others wait for it too."""
-        return ("-e", f"inject={','.join(self.fails)}:error=EIO:delay_enter=30000") if self.fails else ()
+        """Makes each of these calls fail: if nothing else is said with EIO, after a while, so that others wait for it too."""
+        return ("-e", f"inject={','.join(self.fails)}:error={self.error}") if self.fails else ()
 
     def __enter__(self):
         try:

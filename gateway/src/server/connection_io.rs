@@ -1,18 +1,20 @@
 //! The two ends of hyper's connections: one that turns markers into sendfile, one that refuses them.
 //!
 //! [`PlainIo`] carries HTTP/1.1 in the clear. It sends what precedes a marker with MSG_MORE and the
-//! marker's bytes by sendfile from the connection's next [`Piece`]. [`GuardedIo`] carries everything
+//! marker's bytes by sendfile from the connection's next [`Piece`], or by copies where there is no sendfile. [`GuardedIo`] carries everything
 //! else (TLS, HTTP/2). A marker where no file can be sent fails the connection: its bytes are zeros,
 //! and a client must never take them for an object.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::ReadBufCursor;
 use parking_lot::Mutex;
+use rustix::io::Errno;
 use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -20,11 +22,27 @@ use super::marker::is_marker;
 use super::socket::Socket;
 use crate::reply::FileBody;
 
+/// Bytes that are copied at once where sendfile is not to be had.
+const COPIED: usize = 64 << 10;
+
 /// The file bytes that one marker stands for.
 pub(crate) struct Piece {
     pub(crate) file: Arc<FileBody>,
     pub(crate) offset: u64,
     pub(crate) len: usize,
+}
+
+impl Piece {
+    /// Sends its first bytes without sendfile; 0: the file ends before them.
+    fn copy(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let mut bytes = vec![0; self.len.min(COPIED)];
+        let read = rustix::io::pread(&self.file.file, &mut bytes, self.offset)?;
+        self.file.check()?;
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let sent = rustix::net::send(socket, &bytes[..read], flags)?;
+        self.offset += sent as u64;
+        Ok(sent)
+    }
 }
 
 /// The pieces of one connection, in the order of their markers.
@@ -38,7 +56,7 @@ impl Pieces {
     }
 
     /// Sends from the front piece; `marker` bytes are what hyper believes to be left of it.
-    fn send(&self, socket: std::os::fd::BorrowedFd<'_>, marker: usize) -> io::Result<usize> {
+    fn send(&self, socket: BorrowedFd<'_>, marker: usize) -> io::Result<usize> {
         let mut queue = self.0.lock();
         let Some(piece) = queue.front_mut().filter(|piece| piece.len == marker) else {
             return Err(io::Error::other(
@@ -47,8 +65,18 @@ impl Pieces {
         };
         piece.file.check()?;
         // Linux: sendfile has no MSG_NOSIGNAL; it relies on SIGPIPE being ignored, as Rust's runtime does.
-        let sent =
-            rustix::fs::sendfile(socket, &piece.file.file, Some(&mut piece.offset), piece.len)?;
+        let sent = match rustix::fs::sendfile(
+            socket,
+            &piece.file.file,
+            Some(&mut piece.offset),
+            piece.len,
+        ) {
+            // A filesystem that cannot, or a sandbox that forbids it; its pages are in memory by now.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
+                piece.copy(socket)?
+            }
+            sent => sent?,
+        };
         if sent == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
