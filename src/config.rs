@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod buckets;
 pub mod check;
 pub mod document;
 mod file;
@@ -18,7 +19,9 @@ use twintree_fuse::MountOptions;
 use twintree_gateway::call::Settings;
 use twintree_gateway::server::Limits;
 use twintree_store::watch::SealPolicy;
-use twintree_store::{BucketName, Durability, ETagKind, ETagKinds, KeyPolicy, StoreOptions};
+use twintree_store::{
+    BucketName, BucketOptions, Durability, ETagKind, ETagKinds, KeyPolicy, StoreOptions,
+};
 
 use crate::cli;
 
@@ -72,6 +75,8 @@ pub struct Config {
     pub verify_mtime_only: bool,
     /// Which ETags objects get.
     pub etags: ETagKinds,
+    /// What is said of single buckets.
+    pub buckets: BTreeMap<BucketName, BucketOptions>,
     /// What is sealed in the background, and how long after its last change.
     pub seal: SealPolicy,
     /// Another quiet time than the sealer's own.
@@ -96,6 +101,31 @@ pub struct Config {
     pub limits: Limits,
     /// Keys that stand in the config file itself.
     pub inline_keys: Option<(String, String)>,
+}
+
+impl Config {
+    /// The paths of all that is served: the root, and the buckets that are mapped beside it.
+    pub fn served(&self) -> impl Iterator<Item = &Path> {
+        let mapped = self
+            .buckets
+            .values()
+            .filter_map(|said| said.path.as_deref());
+        std::iter::once(self.root.as_path()).chain(mapped)
+    }
+
+    /// How the store is opened.
+    pub fn store(&self) -> StoreOptions {
+        StoreOptions {
+            root: self.root.clone(),
+            durability: self.durability,
+            keys: self.keys,
+            read_only: self.read_only,
+            hide: self.hide.clone(),
+            verify_mtime_only: self.verify_mtime_only,
+            etags: self.etags.clone(),
+            buckets: self.buckets.clone(),
+        }
+    }
 }
 
 /// How to log: format and filter, needed before anything else.
@@ -151,11 +181,8 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
     let pick = |flag: Option<String>, file: Option<String>, default: &str| {
         flag.or(file).unwrap_or_else(|| default.to_owned())
     };
-    let durability = match pick(args.durability, file.durability, "strict").as_str() {
-        "strict" => Durability::Strict,
-        "relaxed" => Durability::Relaxed,
-        other => bail!("durability is strict or relaxed, not {other:?}"),
-    };
+    let durability = pick(args.durability, file.durability, "strict");
+    let durability = buckets::durability("durability", &durability)?;
     let keys = match pick(args.keys, file.keys, "any").as_str() {
         "any" => KeyPolicy::Any,
         "posix-only" => KeyPolicy::PosixOnly,
@@ -163,6 +190,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
     };
     let verify_mtime_only = verify_mtime_only(args.verify, file.verify)?;
     let etags = etags(args.etag, file.etag, &file.buckets)?;
+    let buckets = buckets::options(file.buckets)?;
     let seal = match pick(args.seal, file.seal, "written").as_str() {
         "off" => SealPolicy::Off,
         "written" => SealPolicy::Written,
@@ -283,6 +311,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         hide: list(args.hide, file.hide, &[]),
         verify_mtime_only,
         etags,
+        buckets,
         seal,
         seal_after,
         watch,
@@ -304,6 +333,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
 pub fn tree(args: cli::Tree, etag: Option<String>, file: File) -> Result<StoreOptions> {
     Ok(StoreOptions {
         etags: etags(etag, file.etag, &file.buckets)?,
+        buckets: buckets::options(file.buckets)?,
         root: args.root,
         durability: Durability::Strict,
         keys: KeyPolicy::Any,
@@ -346,7 +376,7 @@ fn etags(
     };
     let mut of_bucket = BTreeMap::new();
     for (name, said) in buckets {
-        let bucket = BucketName::parse(name).map_err(|e| anyhow!("buckets.{name}: {e}"))?;
+        let bucket = buckets::bucket_name(name)?;
         if let Some(text) = &said.etag {
             of_bucket.insert(bucket, kind(&format!("buckets.{name}.etag"), text)?);
         }

@@ -11,7 +11,7 @@ use tokio::signal::unix::Signal;
 use toml::Value;
 use twintree_gateway::auth::Credentials;
 use twintree_gateway::server::tls::Certificates;
-use twintree_store::Store;
+use twintree_store::{BucketName, Store};
 
 use crate::commands::serve::set;
 use crate::config::{self, Config, show};
@@ -42,7 +42,7 @@ pub struct Reload {
     pub certificates: Option<Arc<Certificates>>,
     /// What is logged.
     pub refilter: Refilter,
-    /// Which ETags objects get.
+    /// Which ETags objects get, and what is said of single buckets.
     pub store: Arc<Store>,
     /// What every setting was when we started.
     pub values: Values,
@@ -82,7 +82,7 @@ impl Reload {
         let keys = match secrets::given(&config, set)? {
             Some(keys) => Some(keys),
             None if secrets::place_of_kept(&config).exists() => {
-                secrets::refuse_inside(&config.root, &config.state_dir)?;
+                secrets::refuse_served(&config)?;
                 Some(secrets::kept(&config)?)
             }
             // Those of now stay: a pair that is made here would be shown to nobody.
@@ -96,6 +96,14 @@ impl Reload {
             shown.replace(new);
         }
         self.store.set_etags(config.etags);
+        let fixed = self.store.set_bucket_rules(&config.buckets);
+        if !fixed.is_empty() {
+            let buckets: Vec<&str> = fixed.iter().map(BucketName::as_str).collect();
+            tracing::warn!(
+                buckets = buckets.join(", "),
+                "path, hide or symlinks of these buckets changed and count after a restart only"
+            );
+        }
         (self.refilter)(filter)?;
         Ok(values)
     }
@@ -143,7 +151,7 @@ fn say(before: &Values, now: &Values) {
     }
     tracing::info!(
         changed = reloaded.join(", "),
-        "reloaded: keys, certificate, what is logged and kinds of ETags are read again"
+        "reloaded: keys, certificate, what is logged, kinds of ETags and the rules of single buckets are read again"
     );
 }
 

@@ -207,11 +207,21 @@ fn make(config: &Config, path: &Path) -> Result<Keys> {
     })
 }
 
+/// Refuses a state directory that lies in anything that is served.
+///
+/// # Errors
+/// As [`refuse_inside`].
+pub fn refuse_served(config: &Config) -> Result<()> {
+    config
+        .served()
+        .try_for_each(|dir| refuse_inside(dir, &config.state_dir))
+}
+
 /// Refuses a state directory that lies in the served tree: the key in it would be served.
 ///
 /// # Errors
 /// It does, or the root is not there.
-pub fn refuse_inside(root: &Path, state: &Path) -> Result<()> {
+fn refuse_inside(root: &Path, state: &Path) -> Result<()> {
     let root = root
         .canonicalize()
         .with_context(|| format!("cannot serve {}", root.display()))?;

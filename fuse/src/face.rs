@@ -94,11 +94,17 @@ impl Face {
     /// A node that may be changed.
     ///
     /// # Errors
-    /// EROFS for an annex and what lies in it; ESTALE.
+    /// EROFS for an annex and what lies in it, and in a bucket that is read-only; ESTALE.
     fn changeable(&self, id: u64) -> Answer<Arc<Node>> {
         let node = self.nodes.get(id)?;
         match node.role {
-            Role::Native => Ok(node),
+            Role::Native => {
+                if self.view.has_read_only_buckets() {
+                    let file = self.nodes.pin_by_name(&self.view, &node)?;
+                    self.view.check_writable(file)?;
+                }
+                Ok(node)
+            }
             Role::Annex | Role::Annexed => Err(Errno::ROFS),
         }
     }

@@ -44,7 +44,7 @@ pub enum Refused {
 ///
 /// # Errors
 /// Where nothing may be mounted there.
-pub fn prepare(point: &Path, root: &Path) -> Result<PathBuf, Refused> {
+pub fn prepare(point: &Path, served: &[&Path]) -> Result<PathBuf, Refused> {
     let failed = |e| Refused::Io(point.to_owned(), e);
     if is_dead(point) {
         let place = beside_links(point).map_err(failed)?;
@@ -60,11 +60,13 @@ pub fn prepare(point: &Path, root: &Path) -> Result<PathBuf, Refused> {
     if !place.is_dir() {
         return Err(Refused::NoDirectory(place));
     }
-    if place.starts_with(root) {
-        return Err(Refused::InsideRoot(place, root.to_owned()));
-    }
-    if root.starts_with(&place) {
-        return Err(Refused::RootInside(place, root.to_owned()));
+    for dir in served.iter().copied() {
+        if place.starts_with(dir) {
+            return Err(Refused::InsideRoot(place, dir.to_owned()));
+        }
+        if dir.starts_with(&place) {
+            return Err(Refused::RootInside(place, dir.to_owned()));
+        }
     }
     if mounted_source(&place).is_some() {
         return Err(Refused::Mounted(place));
@@ -174,7 +176,11 @@ mod tests {
             fs::create_dir_all(made).expect("made");
         }
         fs::write(&file, b"x").expect("written");
-        let refused = |point: &Path| prepare(point, &root).expect_err("refused").to_string();
+        let refused = |point: &Path| {
+            prepare(point, &[&base.join("other"), &root])
+                .expect_err("refused")
+                .to_string()
+        };
         assert!(refused(&base.join("none")).contains("does not exist"));
         assert!(refused(&file).contains("is not a directory"));
         assert!(refused(&full).contains("is not empty"));

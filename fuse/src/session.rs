@@ -104,7 +104,8 @@ impl Mount {
     /// # Errors
     /// With a sentence that says what to do.
     pub fn start(store: &Arc<Store>, options: &MountOptions) -> Result<Self, MountError> {
-        let place = mountpoint::prepare(&options.point, store.location())?;
+        let served: Vec<_> = store.locations().collect();
+        let place = mountpoint::prepare(&options.point, &served)?;
         let device = std::fs::OpenOptions::new()
             .read(true)
             .write(true)

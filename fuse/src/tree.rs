@@ -259,13 +259,14 @@ impl Nodes {
             let seen = view.status_at(&level, &dir, name)?;
             let node = match self.refer(&seen) {
                 Some(node) => node,
-                None => match view.hold_at(&dir, name, &seen)? {
+                None => match view.hold_at(&level, &dir, name, &seen)? {
                     Some(hold) => self.insert(&seen, hold),
                     None => continue,
                 },
             };
             if view.is_contested() && seen.role == Role::Native {
-                let Some(entry) = view.open_entry(&dir, name, (seen.inode, seen.born)) else {
+                let Some(entry) = view.open_entry(&level, &dir, name, (seen.inode, seen.born))
+                else {
                     self.forget(node.id, 1);
                     continue;
                 };
@@ -289,7 +290,8 @@ impl Nodes {
             let parent = self.get(parent).ok()?;
             let hold = parent.hold();
             let born = node.held.born;
-            view.open_entry(hold.pin().ok()?, &name, (node.inode, born))
+            let level = self.level(&parent).ok()?;
+            view.open_entry(&level, hold.pin().ok()?, &name, (node.inode, born))
         };
         match by_name() {
             Some(file) => Ok(file),

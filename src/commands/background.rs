@@ -166,6 +166,9 @@ fn pass(store: &Arc<Store>, untouched: Duration, stop: &AtomicBool) {
         }
         let counts = Arc::<Counts>::default();
         let sealed = store.bucket(&name).and_then(|bucket| {
+            if bucket.is_read_only() {
+                return Ok(());
+            }
             let (bucket, told) = (Arc::new(bucket), Arc::clone(&counts));
             let later = Arc::clone(&bucket);
             let report: Arc<SealReport> = Arc::new(move |event: SealEvent<'_>| {

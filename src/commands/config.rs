@@ -18,13 +18,28 @@ pub fn check(args: cli::Serve) -> Result<(), Failure> {
     let file = config::read_file(args.config.as_deref()).map_err(Failure::Usage)?;
     let (_, log) = config::logging(&args, &file).map_err(Failure::Usage)?;
     let config = config::resolve(args, file).map_err(Failure::Usage)?;
-    config::check::root(&config.root).map_err(Failure::Missing)?;
+    config::check::served(&config).map_err(Failure::Missing)?;
+    let hidden = match config.store().shadowed() {
+        Err(e) => return Err(Failure::Usage(e.into())),
+        Ok(hidden) => hidden,
+    };
     config::check::rest(&config, &log, set).map_err(Failure::Usage)?;
-    let good = format!(
-        "{} would be served: the configuration is good\n",
-        config.root.display()
-    );
-    print(&good)
+    let mut text = String::new();
+    for dir in hidden {
+        text.push_str(&format!(
+            "{} would not be served: a bucket of its name is mapped to another directory\n",
+            dir.display()
+        ));
+    }
+    let served: Vec<String> = config
+        .served()
+        .map(|dir| dir.display().to_string())
+        .collect();
+    let served = served.join(", ");
+    text.push_str(&format!(
+        "{served} would be served: the configuration is good\n"
+    ));
+    print(&text)
 }
 
 /// Prints every setting.

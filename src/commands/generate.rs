@@ -29,7 +29,10 @@ const FILE_ONLY: [(&str, &str, &str); 3] = [
     (
         "buckets",
         "a table for each bucket, [buckets.NAME]",
-        "What is said there of one bucket wins over what is said of all.",
+        "What is said there of one bucket wins over what is said of all: path, the directory that is the bucket, outside \
+         the root (it must be there when the daemon starts); read-only; durability; hide, names beside those of all; \
+         symlinks, inside (those are followed that stay in the bucket) or refuse (none is, and no link is an object); \
+         etag. A reload lets read-only, durability and etag count at once, the others wait for a restart.",
     ),
 ];
 

@@ -84,6 +84,11 @@ fn jobs(store: &Arc<Store>, part: Option<Part>, tally: &Tally) -> anyhow::Result
     }
     let (mut jobs, mut refused) = (Vec::new(), None);
     for info in store.buckets().context("nothing is sealed")? {
+        // One of which the config file says that nothing is written to it is no trouble.
+        let is_read_only = |bucket: Bucket| bucket.is_read_only();
+        if !store.options().read_only && store.bucket(&info.name).is_ok_and(is_read_only) {
+            continue;
+        }
         let checked = store.bucket(&info.name).and_then(|bucket| {
             bucket.check_sealable()?;
             Ok(bucket)

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use twintree_fuse::Mount;
@@ -13,7 +13,7 @@ use twintree_gateway::auth::Credentials;
 use twintree_gateway::call::Gateway;
 use twintree_gateway::server::tls::{self, Certificates};
 use twintree_gateway::server::{self, Drained, Endpoint, Listener, ServerOptions};
-use twintree_store::{Store, StoreOptions};
+use twintree_store::{Store, StoreError};
 
 use super::background::Background;
 use super::{Failure, cannot_listen, snippets};
@@ -39,7 +39,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     let config = config::resolve(args.clone(), file).map_err(Failure::Usage)?;
     let notifier = Notifier::new(set).map_err(Failure::Usage)?;
     let held = systemd::sockets(set).map_err(Failure::Usage)?;
-    config::check::root(&config.root).map_err(Failure::Missing)?;
+    config::check::served(&config).map_err(Failure::Missing)?;
     let store = open(&config)?;
     let keys = keys(&config)?;
     raise_descriptor_limit();
@@ -88,7 +88,7 @@ fn state_outside(config: &Config) -> Option<&std::path::Path> {
     if config.read_only {
         return None;
     }
-    match secrets::refuse_inside(&config.root, &config.state_dir) {
+    match secrets::refuse_served(config) {
         Ok(()) => Some(&config.state_dir),
         Err(e) => {
             tracing::warn!("what filesystems can do is not probed and remembered: {e:#}");
@@ -101,7 +101,7 @@ fn keys(config: &Config) -> Result<Keys, Failure> {
     if let Some(keys) = secrets::given(config, set).map_err(Failure::Usage)? {
         return Ok(keys);
     }
-    secrets::refuse_inside(&config.root, &config.state_dir).map_err(Failure::Usage)?;
+    secrets::refuse_served(config).map_err(Failure::Usage)?;
     Ok(secrets::kept(config)?)
 }
 
@@ -118,18 +118,18 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-fn open(config: &Config) -> Result<Arc<Store>> {
-    let options = StoreOptions {
-        root: config.root.clone(),
-        durability: config.durability,
-        keys: config.keys,
-        read_only: config.read_only,
-        hide: config.hide.clone(),
-        verify_mtime_only: config.verify_mtime_only,
-        etags: config.etags.clone(),
+fn open(config: &Config) -> Result<Arc<Store>, Failure> {
+    let store = match Store::open(config.store()) {
+        // What was said of buckets contradicts itself.
+        Err(StoreError::InvalidRequest(why)) => return Err(Failure::Usage(anyhow!(why))),
+        opened => opened.with_context(|| format!("cannot serve {}", config.root.display()))?,
     };
-    let store =
-        Store::open(options).with_context(|| format!("cannot serve {}", config.root.display()))?;
+    for dir in store.shadowed() {
+        tracing::warn!(
+            "{} is not served: a bucket of its name is mapped to another directory",
+            dir.display()
+        );
+    }
     store.set_list_cache(config.list_cache);
     Ok(store)
 }

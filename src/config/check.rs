@@ -10,13 +10,17 @@ use twintree_gateway::server::tls::{self, Certificates};
 use super::Config;
 use crate::{logging, secrets};
 
-/// Is there a directory to serve?
+/// Is there a directory to serve, and one for each bucket that is mapped?
 ///
 /// # Errors
 /// In one sentence, with what to do about it.
-pub fn root(root: &Path) -> Result<()> {
-    let shown = root.display();
-    match root.metadata() {
+pub fn served(config: &Config) -> Result<()> {
+    config.served().try_for_each(directory)
+}
+
+fn directory(dir: &Path) -> Result<()> {
+    let shown = dir.display();
+    match dir.metadata() {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => bail!("cannot serve {shown}: it is not a directory: name the directory above it"),
         Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
@@ -26,14 +30,14 @@ pub fn root(root: &Path) -> Result<()> {
     }
 }
 
-/// All but the root: the keys, where our state would lie, the certificate, the mount point, the log's filter.
+/// All but what is served: the keys, where our state would lie, the certificate, the mount point, the log's filter.
 ///
 /// # Errors
 /// The first that would not do.
 pub fn rest(config: &Config, log: &str, env: impl Fn(&str) -> Option<String>) -> Result<()> {
     logging::filter(log)?;
     if secrets::given(config, env)?.is_none() {
-        secrets::refuse_inside(&config.root, &config.state_dir)?;
+        secrets::refuse_served(config)?;
     }
     if !config.tls.is_empty() {
         let certificates = Certificates::read(&config.tls).context("TLS")?;

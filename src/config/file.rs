@@ -53,6 +53,11 @@ pub struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct OfBucket {
+    pub path: Option<PathBuf>,
+    pub read_only: Option<bool>,
+    pub durability: Option<String>,
+    pub hide: Option<OneOrMany>,
+    pub symlinks: Option<String>,
     pub etag: Option<String>,
 }
 

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         hide: Vec::new(),
         verify_mtime_only: false,
         etags: Default::default(),
+        buckets: Default::default(),
     });
     match store {
         Ok(store) => {

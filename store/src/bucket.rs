@@ -1,9 +1,10 @@
-//! The root and its buckets: which directories are served, and each bucket's own settings.
+//! The root and its buckets, and those that are mapped: which directories are served, and by which rules.
 //!
 //! A bucket is resolved anew for every request, so that one renamed, removed or replaced directly shows
 //! at once; and the root is compared with what it was when we started, so that a missing disk is never
 //! taken for an empty one.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -16,17 +17,19 @@ use rustix::io::Errno;
 
 use crate::fsfacts::FsFacts;
 use crate::list::cache::NameCache;
+use crate::mapped::{self, Mapped};
 use crate::path::HideList;
 use crate::probe::daemon::Probes;
 use crate::record::Judge;
 use crate::root::{Tree, kind, system};
+use crate::rules::{AllRules, Rules, Scopes};
 use crate::shared::{BucketShared, Buckets, Held};
 use crate::snapshot::Snapshots;
 use crate::sync::Syncers;
 use crate::tallies::SealCounts;
 use crate::{
-    Access, BucketName, Changes, Durability, ETagKinds, KeyPolicy, Result, StoreError, Timestamp,
-    fsfacts, relaxed, seal,
+    Access, BucketName, BucketOptions, Changes, Durability, ETagKinds, KeyPolicy, Result,
+    StoreError, Timestamp, fsfacts, relaxed, seal,
 };
 
 /// How a store is opened.
@@ -46,6 +49,8 @@ pub struct StoreOptions {
     pub verify_mtime_only: bool,
     /// Which ETags objects get.
     pub etags: ETagKinds,
+    /// What is said of single buckets.
+    pub buckets: BTreeMap<BucketName, BucketOptions>,
 }
 
 impl StoreOptions {
@@ -59,7 +64,17 @@ impl StoreOptions {
             hide: Vec::new(),
             verify_mtime_only: false,
             etags: ETagKinds::default(),
+            buckets: BTreeMap::new(),
         }
+    }
+
+    /// Looks whether it could be opened, and gives the root's directories that nobody would see, since a bucket of their
+    /// name is mapped to another.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn shadowed(self) -> Result<Vec<PathBuf>> {
+        Ok(Store::open(self)?.shadowed())
     }
 }
 
@@ -74,10 +89,16 @@ pub struct BucketInfo {
     pub location: Option<String>,
 }
 
-/// The tree under one root.
+/// The tree under one root, and what is mapped beside it.
 pub struct Store {
     pub(crate) options: StoreOptions,
+    /// Of all buckets.
     pub(crate) hide: Arc<HideList>,
+    /// What is kept back, bucket by bucket.
+    pub(crate) scopes: Scopes,
+    /// Buckets that lie elsewhere than under the root.
+    pub(crate) mapped: BTreeMap<BucketName, Mapped>,
+    rules: RwLock<AllRules>,
     /// Which ETags objects get from now on.
     etags: RwLock<Arc<ETagKinds>>,
     pub(crate) buckets: Buckets,
@@ -114,6 +135,7 @@ pub struct Bucket {
     pub(crate) store: Arc<Store>,
     pub(crate) tree: Tree,
     pub(crate) shared: Arc<BucketShared>,
+    pub(crate) rules: Rules,
 }
 
 impl Store {
@@ -131,12 +153,16 @@ impl Store {
         let root = fs::open(&location, flags, Mode::empty()).map_err(|e| system(&shown, e))?;
         let root_id = identity(&root, AtFlags::EMPTY_PATH).map_err(|e| system(&shown, e))?;
         let facts = fsfacts::facts(&root);
-        let hide = Arc::new(HideList::new(&options.hide));
+        let scopes = Scopes::new(&options);
+        let mapped = mapped::open_all(&options, &location)?;
         let judge = Judge::new(options.verify_mtime_only);
         Ok(Arc::new(Self {
             etags: RwLock::new(Arc::new(options.etags.clone())),
+            rules: RwLock::new(AllRules::new(&options, &options.buckets)),
+            hide: Arc::clone(&scopes.usual().hide),
             options,
-            hide,
+            scopes,
+            mapped,
             buckets: Buckets::default(),
             syncers: Syncers::default(),
             judge,
@@ -175,6 +201,51 @@ impl Store {
         *self.etags.write() = Arc::new(etags);
     }
 
+    /// Lets what is said of single buckets count from now on, as far as it can while they are served: read-only and
+    /// durability. Answers of which something else is said than before; that counts when the store is opened anew.
+    pub fn set_bucket_rules(&self, said: &BTreeMap<BucketName, BucketOptions>) -> Vec<BucketName> {
+        *self.rules.write() = AllRules::new(&self.options, said);
+        let usual = BucketOptions::default();
+        let fixed = |all: &BTreeMap<BucketName, BucketOptions>, name: &BucketName| {
+            let BucketOptions {
+                path,
+                hide,
+                symlinks,
+                ..
+            } = all.get(name).unwrap_or(&usual).clone();
+            (path, hide, symlinks)
+        };
+        let before = &self.options.buckets;
+        let names: std::collections::BTreeSet<_> = before.keys().chain(said.keys()).collect();
+        let differs = |name: &&BucketName| fixed(before, name) != fixed(said, name);
+        names.into_iter().filter(differs).cloned().collect()
+    }
+
+    /// What a write to a bucket is now.
+    pub(crate) fn rules_of(&self, name: &BucketName) -> Rules {
+        self.rules.read().of(name)
+    }
+
+    /// Is there a bucket that may not be written, where others may?
+    pub(crate) fn has_read_only_buckets(&self) -> bool {
+        self.rules.read().any_is_read_only()
+    }
+
+    /// Directories of the root that nobody sees, since a bucket of their name is mapped to another.
+    pub fn shadowed(&self) -> Vec<PathBuf> {
+        let names = self.mapped.keys().map(BucketName::as_str);
+        let under = names.filter(|name| is_directory(&self.root, name.as_bytes()));
+        under.map(|name| self.location.join(name)).collect()
+    }
+
+    /// The absolute paths, without links, of all that is served: the root's, and those of mapped buckets.
+    pub fn locations(&self) -> impl Iterator<Item = &Path> {
+        let mapped = self.mapped.values().map(|mapped| &mapped.location);
+        std::iter::once(&self.location)
+            .chain(mapped)
+            .map(PathBuf::as_path)
+    }
+
     /// Who is writing, and who must be told of changes.
     pub fn changes(&self) -> &Arc<Changes> {
         &self.changes
@@ -198,6 +269,9 @@ impl Store {
             else {
                 continue;
             };
+            if self.mapped.contains_key(&name) {
+                continue;
+            }
             if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
                 continue;
             }
@@ -213,6 +287,18 @@ impl Store {
                 Err(e) => return Err(e),
             }
         }
+        for (name, mapped) in &self.mapped {
+            match self.bucket(name).and_then(|bucket| bucket.info_at_least()) {
+                Ok(info) => found.push(info),
+                Err(StoreError::Unavailable(_)) => found.push(BucketInfo {
+                    name: name.clone(),
+                    created: mapped.known_since,
+                    location: None,
+                }),
+                Err(StoreError::NoSuchBucket(_) | StoreError::Denied(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
@@ -223,9 +309,12 @@ impl Store {
         fs::openat(&self.root, c".", flags, Mode::empty()).map_err(|e| system("the root", e))
     }
 
-    /// Does the root lie on a filesystem that is itself stacked on another?
+    /// Does the root, or a mapped bucket, lie on a filesystem that is itself stacked on another?
     pub fn is_stacked(&self) -> bool {
-        self.facts.name == "overlay"
+        let mapped = self.mapped.values().map(|mapped| &mapped.facts);
+        std::iter::once(&self.facts)
+            .chain(mapped)
+            .any(|facts| facts.name == "overlay")
     }
 
     /// The root's absolute path, without links.
@@ -260,19 +349,16 @@ impl Store {
     }
 
     fn resolve(self: &Arc<Self>, name: &BucketName, access: Access) -> Result<Bucket> {
+        let missing = || StoreError::NoSuchBucket(name.to_string());
+        let hidden = self.hide.hides(name.as_str().as_bytes());
+        if !hidden && let Some(mapped) = self.mapped.get(name) {
+            return self.resolve_mapped(name, mapped, access);
+        }
         if access == Access::Cached && self.facts.remote {
             return Err(StoreError::WouldBlock);
         }
-        let missing = || StoreError::NoSuchBucket(name.to_string());
-        let hidden = self.hide.hides(name.as_str().as_bytes());
         if !hidden && let Some(Held { tree, shared, .. }) = self.still_held(name) {
-            let (name, store) = (name.clone(), Arc::clone(self));
-            return Ok(Bucket {
-                name,
-                store,
-                tree,
-                shared,
-            });
+            return Ok(self.bucket_of(name, tree, shared));
         }
         self.check_root()?;
         if hidden {
@@ -320,7 +406,7 @@ impl Store {
         let tree = Tree::new(
             Arc::new(dir),
             Some(Arc::new(location.clone())),
-            Arc::clone(&self.hide),
+            self.scopes.of(name).clone(),
         );
         if device == root_device
             && let Ok(path) = CString::new(location)
@@ -329,12 +415,42 @@ impl Store {
             self.buckets
                 .hold(name.as_str(), Held { tree, shared, path });
         }
-        Ok(Bucket {
+        Ok(self.bucket_of(name, tree, shared))
+    }
+
+    /// A mapped bucket: its directory is held open for as long as we serve, as the root is.
+    fn resolve_mapped(
+        self: &Arc<Self>,
+        name: &BucketName,
+        mapped: &Mapped,
+        access: Access,
+    ) -> Result<Bucket> {
+        if access == Access::Cached && mapped.facts.remote {
+            return Err(StoreError::WouldBlock);
+        }
+        mapped.check(access)?;
+        let id = mapped.inode();
+        let shared = self.buckets.known(id);
+        let shared = shared.unwrap_or_else(|| self.buckets.add(id, mapped.facts));
+        let location = mapped.location.as_os_str().as_bytes().to_vec();
+        let scope = self.scopes.of(name).clone();
+        let tree = Tree::new(Arc::clone(&mapped.dir), Some(Arc::new(location)), scope);
+        Ok(self.bucket_of(name, tree, shared))
+    }
+
+    fn bucket_of(
+        self: &Arc<Self>,
+        name: &BucketName,
+        tree: Tree,
+        shared: Arc<BucketShared>,
+    ) -> Bucket {
+        Bucket {
             name: name.clone(),
             store: Arc::clone(self),
             tree,
             shared,
-        })
+            rules: self.rules_of(name),
+        }
     }
 
     /// The bucket's directory that is held open, if it is still what the root's own path and the name lead to, on
@@ -431,6 +547,20 @@ impl Bucket {
         })
     }
 
+    /// Is nothing written to it?
+    pub fn is_read_only(&self) -> bool {
+        self.rules.read_only
+    }
+
+    /// Refuses writes of a read-only bucket.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.store.check_writable()?;
+        if self.rules.read_only {
+            return Err(StoreError::ReadOnly(format!("bucket {:?}", self.name)));
+        }
+        Ok(())
+    }
+
     /// Is the bucket on a filesystem of another machine?
     pub fn is_remote(&self) -> bool {
         self.shared.facts.remote
@@ -468,7 +598,7 @@ pub(crate) fn open_beneath(
     }
 }
 
-fn identity(dir: impl AsFd, flags: AtFlags) -> rustix::io::Result<(u32, u32, u64, u64)> {
+pub(crate) fn identity(dir: impl AsFd, flags: AtFlags) -> rustix::io::Result<(u32, u32, u64, u64)> {
     let stat = fs::statx(
         dir,
         c"",

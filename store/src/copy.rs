@@ -36,7 +36,7 @@ impl Bucket {
         key: &ObjectKey,
         request: CopyRequest,
     ) -> Result<Published> {
-        self.store.check_writable()?;
+        self.check_writable()?;
         let meta = copied_meta(source, &request);
         if let Some(published) = self.copy_onto_itself(source, key, &request, &meta)? {
             return Ok(published);

@@ -33,7 +33,7 @@ impl Bucket {
     /// # Errors
     /// `PreconditionFailed`, `NoSuchKey` (If-Match on nothing), and what the disk says.
     pub fn delete(&self, key: &ObjectKey, conditions: &WriteConditions) -> Result<bool> {
-        self.store.check_writable()?;
+        self.check_writable()?;
         self.tree.check_hidden(key)?;
         let native = path::native(key);
         self.verify_ahead(key, conditions);
@@ -259,6 +259,8 @@ impl Bucket {
             Err(e) => return Err(named(path, e)),
         };
         match kind(&stat) {
+            // It is no object here, and stays.
+            FileType::Symlink if self.tree.refuses_links() => return Ok(None),
             FileType::RegularFile | FileType::Symlink => {}
             FileType::Directory => return Ok(None),
             other => {

@@ -23,6 +23,9 @@ pub enum StoreError {
         /// One entry that is in the way.
         found: String,
     },
+    /// The bucket is mapped to a directory in the configuration, and is not removed or renamed by a client.
+    #[error("bucket {0:?} is mapped in the configuration of the server: take it out there")]
+    Mapped(String),
     /// No object under this key.
     #[error("key {0:?} does not exist")]
     NoSuchKey(String),

@@ -2,11 +2,32 @@
 
 use rustix::fs::{self, AtFlags, StatVfsMountFlags, StatxFlags};
 
-use crate::Store;
+use crate::{Access, Store};
 
 impl Store {
     /// Why the root cannot be served as it was meant to, one sentence each; none: all is well. May wait for the disk.
     pub fn troubles(&self) -> Vec<String> {
+        let mut troubles = self.troubles_of_root();
+        for (name, mapped) in &self.mapped {
+            let (location, shown) = (mapped.location.display(), name.as_str());
+            if mapped.check(Access::Blocking).is_err() {
+                troubles.push(format!(
+                    "the directory {location} of bucket {shown:?} is gone or was replaced by another: bring it back, or restart to serve what is there now"
+                ));
+                continue;
+            }
+            let flags = fs::fstatvfs(&mapped.dir).map(|facts| facts.f_flag);
+            let read_only = flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::RDONLY));
+            if read_only && !self.rules_of(name).read_only {
+                troubles.push(format!(
+                    "the directory {location} of bucket {shown:?} is read-only: see the kernel's log for errors of its disk, and remount it for writing (or say read-only = true of the bucket)"
+                ));
+            }
+        }
+        troubles
+    }
+
+    fn troubles_of_root(&self) -> Vec<String> {
         let location = self.location().display();
         // By its path, as whoever writes into it directly finds it.
         let wanted = StatxFlags::INO | StatxFlags::MNT_ID;

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::bucket::{is_directory, open_beneath};
 use crate::change::ChangeKind;
 use crate::name::RESERVED;
-use crate::path::{annex_piece, key_text};
+use crate::path::{HideList, annex_piece, key_text};
 use crate::record::FileState;
 use crate::root::{mount_of, system};
 use crate::{BucketName, BucketSettings, Inode, Result, Store, StoreError, Timestamp};
@@ -51,6 +51,12 @@ impl Store {
         if self.hide.hides(name.as_str().as_bytes()) {
             return Err(StoreError::Reserved(name.to_string()));
         }
+        if self.mapped.contains_key(name) {
+            return Err(StoreError::BucketExists(name.to_string()));
+        }
+        if self.rules_of(name).read_only {
+            return Err(StoreError::ReadOnly(format!("bucket {name:?}")));
+        }
         match fs::mkdirat(self.root(), name.as_str(), Mode::from_raw_mode(0o777)) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(StoreError::BucketExists(name.to_string())),
@@ -90,8 +96,11 @@ impl Store {
         name: &BucketName,
         tell: impl FnOnce(Option<Inode>, ChangeKind),
     ) -> Result<()> {
-        self.check_writable()?;
+        if self.mapped.contains_key(name) {
+            return Err(StoreError::Mapped(name.to_string()));
+        }
         let bucket = self.bucket(name)?;
+        bucket.check_writable()?;
         let top = bucket.tree.open_top()?;
         let old = FileState::look(&top).ok().map(|state| state.inode());
         let not_empty = |found: String| StoreError::BucketNotEmpty {
@@ -105,7 +114,10 @@ impl Store {
         {
             return Err(not_empty(MOUNTED.to_owned()));
         }
-        let removal = Removal { store: self };
+        let removal = Removal {
+            store: self,
+            hide: bucket.tree.hide(),
+        };
         if let Some(found) = removal.content(&top, String::new(), 0)? {
             return Err(not_empty(found));
         }
@@ -173,6 +185,7 @@ impl Store {
 /// A removal that is under way.
 struct Removal<'a> {
     store: &'a Store,
+    hide: &'a HideList,
 }
 
 impl Removal<'_> {
@@ -180,7 +193,7 @@ impl Removal<'_> {
     fn content(&self, dir: &OwnedFd, path: String, depth: usize) -> Result<Option<String>> {
         for (name, directory) in entries(dir)? {
             let shown = format!("{path}{}", key_text(&name));
-            if self.store.hide.hides(&name) {
+            if self.hide.hides(&name) {
                 continue;
             }
             if !directory || depth >= MAX_DEPTH {
@@ -210,9 +223,9 @@ impl Removal<'_> {
                 if depth > 0 {
                     remove_tree(dir, &name, 0)?;
                 }
-            } else if self.store.hide.is_litter(&name) {
+            } else if self.hide.is_litter(&name) {
                 remove_tree(dir, &name, 0)?;
-            } else if directory && depth < MAX_DEPTH && !self.store.hide.hides(&name) {
+            } else if directory && depth < MAX_DEPTH && !self.hide.hides(&name) {
                 let Some(child) = child(dir, &name)? else {
                     continue;
                 };
@@ -328,6 +341,7 @@ mod tests {
             hide: hide.iter().map(|name| (*name).to_owned()).collect(),
             verify_mtime_only: false,
             etags: Default::default(),
+            buckets: Default::default(),
         })
         .expect("a store")
     }

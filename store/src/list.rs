@@ -120,7 +120,7 @@ impl Bucket {
         )?;
         let annex = match self.tree.reserved("annex", false)? {
             Some(dir) => {
-                let tree = Tree::new(Arc::new(dir), None, Arc::clone(self.tree.hide()));
+                let tree = Tree::new(Arc::new(dir), None, self.tree.scope().clone());
                 Some(Walk::start(reader(tree, Side::Annex), scope, &bound)?)
             }
             None => None,

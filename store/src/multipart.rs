@@ -86,7 +86,7 @@ impl Bucket {
     /// What [`Bucket::stage`] says of the key, `InvalidRequest` for a checksum type that the algorithm
     /// has not, and what the disk says.
     pub fn create_upload(&self, key: &ObjectKey, spec: UploadSpec) -> Result<UploadId> {
-        self.store.check_writable()?;
+        self.check_writable()?;
         if let Some((algorithm, kind)) = spec.checksum {
             check_type(algorithm, kind)?;
         }
@@ -172,7 +172,7 @@ impl Upload {
     /// # Errors
     /// `NoSuchUpload` where it ended meanwhile, and what the disk says.
     pub fn abort(self) -> Result<()> {
-        self.folder.bucket().store.check_writable()?;
+        self.folder.bucket().check_writable()?;
         let ending = self.folder.lock_ending()?;
         let slots = self.folder.lock_slots()?;
         let head = slots.live_head()?;

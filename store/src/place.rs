@@ -119,7 +119,7 @@ impl Bucket {
     /// The tree of the annex; `None`: there is none, and it was not to be made.
     pub(crate) fn annex_tree(&self, create: bool) -> Result<Option<Tree>> {
         let dir = self.tree.reserved("annex", create)?;
-        Ok(dir.map(|dir| Tree::new(Arc::new(dir), None, Arc::clone(self.tree.hide()))))
+        Ok(dir.map(|dir| Tree::new(Arc::new(dir), None, self.tree.scope().clone())))
     }
 
     /// The key's place in the annex, if it lives there.
@@ -187,6 +187,10 @@ fn look(tree: &Tree, path: &DiskPath) -> Result<Name> {
         Err(Errno::NOENT) => Ok(Name::Free(Some(dir))),
         Err(e) => Err(named(path, e)),
         Ok(stat) => match kind(&stat) {
+            // Nobody sees it in S3, so that nobody replaces or removes it there.
+            FileType::Symlink if tree.refuses_links() => {
+                Err(StoreError::ThroughSymlink(text(path)))
+            }
             FileType::RegularFile | FileType::Symlink => Ok(Name::Taken(dir, Box::new(stat))),
             FileType::Directory => Ok(Name::Blocked(format!("{:?} is a directory", text(path)))),
             other => Err(StoreError::NotAnObject {

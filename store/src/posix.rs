@@ -21,7 +21,10 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::path::key_text;
-use crate::{Bucket, BucketName, Changes, Inode, Moves, ObjectKey, Store, StoreError, Writing};
+use crate::rules::Scope;
+use crate::{
+    Access, Bucket, BucketName, Changes, Inode, Moves, ObjectKey, Store, StoreError, Writing,
+};
 
 pub use annex::{KEY_XATTR, key_of};
 pub use attributes::{NewTime, NewTimes};
@@ -100,9 +103,53 @@ impl TreeView {
         self.mounts.has_handles()
     }
 
+    /// May some buckets not be written, where others may?
+    pub fn has_read_only_buckets(&self) -> bool {
+        self.store.has_read_only_buckets()
+    }
+
+    /// Refuses to change what lies in a bucket that is read-only, or nobody can tell where.
+    ///
+    /// # Errors
+    /// EROFS.
+    pub fn check_writable(&self, entry: impl AsFd) -> rustix::io::Result<()> {
+        if !self.has_read_only_buckets() {
+            return Ok(());
+        }
+        let read_only = match self.below_bucket(&entry) {
+            Some((bucket, _)) => self.store.rules_of(&bucket).read_only,
+            None => !status::of(entry)?.is_same_inode(&status::of(self.top())?),
+        };
+        match read_only {
+            true => Err(Errno::ROFS),
+            false => Ok(()),
+        }
+    }
+
     /// Is a name to be seen where it stands?
-    fn shows(&self, level: &Level, name: &[u8]) -> bool {
-        !self.store.hide.hides(name) && (*level != Level::Top || bucket_name(name).is_some())
+    fn shows(&self, level: &Level, dir: impl AsFd, name: &[u8]) -> bool {
+        !self.scope(level, dir).hide.hides(name)
+            && (*level != Level::Top || bucket_name(name).is_some())
+    }
+
+    /// What is kept back among the names of a directory.
+    fn scope(&self, level: &Level, dir: impl AsFd) -> &Scope {
+        let scopes = &self.store.scopes;
+        if *level == Level::Top || scopes.is_one() {
+            return scopes.usual();
+        }
+        let bucket = self.bucket_name_of(dir);
+        bucket.map_or(scopes.usual(), |bucket| scopes.of(&bucket))
+    }
+
+    /// The directory (O_PATH) of a bucket that is mapped; `None`: the name is no such bucket's.
+    fn mapped(&self, level: &Level, name: &[u8]) -> Option<rustix::io::Result<OwnedFd>> {
+        if *level != Level::Top {
+            return None;
+        }
+        let mapped = self.store.mapped.get(&bucket_name(name)?)?;
+        let checked = mapped.check(Access::Blocking).map_err(number);
+        Some(checked.and_then(|()| reopen(&mapped.dir, OFlags::PATH)))
     }
 
     /// What lies under a name: a link itself.
@@ -118,8 +165,11 @@ impl TreeView {
         if let Level::Annex(path) = level {
             return self.status_in_annex(path, dir, name);
         }
-        if !self.shows(level, name) {
+        if !self.shows(level, &dir, name) {
             return Err(Errno::NOENT);
+        }
+        if let Some(mapped) = self.mapped(level, name) {
+            return status::of(mapped?);
         }
         match status::at(&dir, name) {
             Ok(status) if *level == Level::Top && !status.is_directory() => Err(Errno::NOENT),
@@ -143,16 +193,14 @@ impl TreeView {
     /// word.
     pub fn hold_at(
         &self,
+        level: &Level,
         dir: impl AsFd,
         name: &[u8],
         seen: &Status,
     ) -> rustix::io::Result<Option<Hold>> {
         let entry = match seen.role {
             Role::Annex => annex::open(dir)?,
-            Role::Native | Role::Annexed => {
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                fs::openat(dir, name, flags, Mode::empty())?
-            }
+            Role::Native | Role::Annexed => self.open_name(level, dir, name)?,
         };
         if !status::of(&entry)?.is_same_inode(seen) {
             return Ok(None);
@@ -182,14 +230,22 @@ impl TreeView {
     /// Opens a name (O_PATH) where it still stands for this very inode: its number and its birth.
     pub fn open_entry(
         &self,
+        level: &Level,
         dir: impl AsFd,
         name: &[u8],
         (inode, born): (Inode, (i64, u32)),
     ) -> Option<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let entry = fs::openat(dir, name, flags, Mode::empty()).ok()?;
+        let entry = self.open_name(level, dir, name).ok()?;
         let status = status::of(&entry).ok()?;
         (status.inode == inode && status.born == born).then_some(entry)
+    }
+
+    fn open_name(&self, level: &Level, dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+        if let Some(mapped) = self.mapped(level, name) {
+            return mapped;
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fs::openat(dir, name, flags, Mode::empty())
     }
 
     /// Holds what an open descriptor is of.
@@ -229,11 +285,12 @@ impl TreeView {
 
     /// Where an open file lies now, by the path that the kernel knows of it.
     pub fn place(&self, file: impl AsFd) -> Option<Place> {
-        let path = self.path_below(&file)?;
-        let at = path.iter().position(|byte| *byte == b'/')?;
-        let (bucket, key) = (&path[..at], &path[at + 1..]);
-        let bucket = self.store.bucket(&bucket_name(bucket)?).ok()?;
-        let key = ObjectKey::parse(&key_text(key))
+        let (bucket, key) = self.below_bucket(&file)?;
+        if key.is_empty() {
+            return None;
+        }
+        let bucket = self.store.bucket(&bucket).ok()?;
+        let key = ObjectKey::parse(&key_text(&key))
             .ok()
             // Linux: of a file without a name the path ends in " (deleted)".
             .filter(|_| status::of(&file).is_ok_and(|status| status.links > 0));
@@ -242,16 +299,31 @@ impl TreeView {
 
     /// The bucket in which an open file or directory lies now; of a bucket's own directory, that bucket.
     fn bucket_name_of(&self, entry: impl AsFd) -> Option<BucketName> {
-        let path = self.path_below(entry)?;
-        bucket_name(path.split(|byte| *byte == b'/').next()?)
+        self.below_bucket(entry).map(|(bucket, _)| bucket)
     }
 
-    /// The path of an open file from the root, as the kernel knows it.
-    fn path_below(&self, file: impl AsFd) -> Option<Vec<u8>> {
+    /// The bucket of an open file or directory, and its path in that, as the kernel knows it now.
+    fn below_bucket(&self, file: impl AsFd) -> Option<(BucketName, Vec<u8>)> {
         let path = fs::readlink(proc_path(&file), Vec::new()).ok()?;
-        let root = self.store.location().as_os_str().as_bytes();
-        let rest = path.as_bytes().strip_prefix(root)?;
-        Some(rest.strip_prefix(b"/").unwrap_or(rest).to_vec())
+        let below = |top: &std::path::Path| {
+            let rest = path.as_bytes().strip_prefix(top.as_os_str().as_bytes())?;
+            match rest {
+                b"" => Some(rest),
+                _ => rest.strip_prefix(b"/"),
+            }
+        };
+        for (name, mapped) in &self.store.mapped {
+            if let Some(rest) = below(&mapped.location) {
+                return Some((name.clone(), rest.to_vec()));
+            }
+        }
+        let rest = below(self.store.location())?;
+        let at = rest.iter().position(|byte| *byte == b'/');
+        let (bucket, rest) = rest.split_at(at.unwrap_or(rest.len()));
+        let bucket = bucket_name(bucket)?;
+        // What a mapped bucket takes the place of is nobody's.
+        let shown = !self.store.mapped.contains_key(&bucket);
+        shown.then(|| (bucket, rest.strip_prefix(b"/").unwrap_or(rest).to_vec()))
     }
 
     /// Does what moves a file's ctime and leaves its content, and keeps its record true.
@@ -285,6 +357,7 @@ pub fn number(error: StoreError) -> Errno {
         StoreError::NoSuchBucket(_) | StoreError::NoSuchKey(_) => Errno::NOENT,
         StoreError::BucketExists(_) => Errno::EXIST,
         StoreError::BucketNotEmpty { .. } => Errno::NOTEMPTY,
+        StoreError::Mapped(_) => Errno::BUSY,
         StoreError::NoSpace(_) => Errno::NOSPC,
         StoreError::Denied(_) => Errno::ACCESS,
         StoreError::ReadOnly(_) => Errno::ROFS,

@@ -97,7 +97,7 @@ impl Bucket {
         stage: Stage,
         finished: &Finished,
     ) -> Result<Published> {
-        self.store.check_writable()?;
+        self.check_writable()?;
         if !finished.conditions.is_empty() {
             // What fails now need not be synced first, and has made nothing.
             self.verify_ahead(key, &finished.conditions);
@@ -127,7 +127,7 @@ impl Bucket {
         for round in 0..MAX_ROUNDS {
             let as_directory = size == 0 && marks;
             // Where nothing is synced nobody waits long for the lock: one look, under it, is enough.
-            let held = match self.store.options.durability {
+            let held = match self.durability() {
                 Durability::Relaxed => Some(self.lock_key(key)?),
                 Durability::Strict => None,
             };
@@ -392,7 +392,7 @@ impl Bucket {
 
     /// The boot to record where nothing is synced; `None`: it is.
     pub(crate) fn unsynced_boot(&self) -> Option<BootMark> {
-        match self.store.options.durability {
+        match self.durability() {
             Durability::Strict => None,
             Durability::Relaxed => Some(self.store.judge.boot_mark()),
         }
@@ -403,7 +403,7 @@ impl Bucket {
     /// # Errors
     /// What fsync says; it is never tried again.
     pub(crate) fn sync_content(&self, file: impl AsFd) -> Result<()> {
-        if self.store.options.durability == Durability::Relaxed {
+        if self.durability() == Durability::Relaxed {
             self.store.unsynced.note(self.name());
             return Ok(());
         }
@@ -420,7 +420,7 @@ impl Bucket {
         &self,
         dirs: impl IntoIterator<Item = &'a OwnedFd>,
     ) -> Result<()> {
-        if self.store.options.durability == Durability::Relaxed {
+        if self.durability() == Durability::Relaxed {
             return Ok(());
         }
         for dir in dirs {

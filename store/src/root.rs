@@ -18,7 +18,8 @@ use rustix::io::Errno;
 
 use crate::notes::{self, Making};
 use crate::path::{DiskPath, HideList, disk_name};
-use crate::{Access, ObjectKey, Result, StoreError};
+use crate::rules::Scope;
+use crate::{Access, ObjectKey, Result, StoreError, Symlinks};
 
 pub(crate) use dir::Dir;
 pub(crate) use own::{misplaced, open_own, open_own_file};
@@ -41,7 +42,7 @@ pub(crate) struct Tree {
     dir: Arc<OwnedFd>,
     /// Where the directory lies, for absolute links that point back into it; `None`: such links lead out.
     location: Option<Arc<Vec<u8>>>,
-    hide: Arc<HideList>,
+    scope: Scope,
 }
 
 /// The directory that a write goes into.
@@ -64,11 +65,11 @@ pub(crate) struct Parents {
 
 impl Tree {
     /// A tree over an open directory.
-    pub fn new(dir: Arc<OwnedFd>, location: Option<Arc<Vec<u8>>>, hide: Arc<HideList>) -> Self {
+    pub fn new(dir: Arc<OwnedFd>, location: Option<Arc<Vec<u8>>>, scope: Scope) -> Self {
         Self {
             dir,
             location,
-            hide,
+            scope,
         }
     }
 
@@ -79,13 +80,23 @@ impl Tree {
 
     /// The names kept back.
     pub fn hide(&self) -> &Arc<HideList> {
-        &self.hide
+        &self.scope.hide
+    }
+
+    /// What is kept back.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Is no symbolic link followed?
+    pub fn refuses_links(&self) -> bool {
+        self.scope.symlinks == Symlinks::Refuse
     }
 
     /// Refuses a key with a component that is kept back, wherever the key lives.
     pub fn check_hidden(&self, key: &ObjectKey) -> Result<()> {
         let mut components = key.as_str().split('/');
-        match components.find(|component| self.hide.hides(&disk_name(component))) {
+        match components.find(|component| self.scope.hide.hides(&disk_name(component))) {
             Some(component) => Err(StoreError::Reserved(component.to_owned())),
             None => Ok(()),
         }
@@ -112,6 +123,7 @@ impl Tree {
             Ok(file) => Ok(Some(file)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(None),
             Err(Errno::AGAIN) if access == Access::Cached => Err(StoreError::WouldBlock),
+            Err(Errno::LOOP) if self.refuses_links() => Ok(None),
             // A link somewhere, or a kernel without openat2: the walk knows what to do, and may wait.
             Err(Errno::LOOP | Errno::NOSYS) if access == Access::Cached => {
                 Err(StoreError::WouldBlock)

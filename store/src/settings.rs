@@ -40,7 +40,7 @@ impl Bucket {
     /// # Errors
     /// What the disk says.
     pub fn change_settings(&self, change: impl FnOnce(&mut BucketSettings)) -> Result<()> {
-        self.store.check_writable()?;
+        self.check_writable()?;
         let _held = self.shared.settings.lock();
         let mut document = self.document()?;
         let mut settings = decode(&document);
@@ -95,7 +95,7 @@ impl Bucket {
 
     /// What is on disk before a write to this bucket is answered.
     pub(crate) fn durability(&self) -> Durability {
-        self.store.options.durability
+        self.rules.durability
     }
 
     /// What ETag an object gets that is written to this bucket as a whole, or sealed in it.

@@ -92,7 +92,7 @@ impl Bucket {
         let Some(file) = &object.file else {
             return Snapshot::None;
         };
-        if object.remote || self.store.options.read_only || wanted.is_empty() {
+        if object.remote || self.is_read_only() || wanted.is_empty() {
             return Snapshot::None;
         }
         self.take_snapshot(key, object, file, wanted)

@@ -55,7 +55,7 @@ impl Bucket {
     /// # Errors
     /// `Reserved`, `KeyBlocked`, `ThroughSymlink`, `ReadOnly`, `NoSpace`, `Denied`.
     pub fn stage(&self, key: &ObjectKey, length: Option<u64>) -> Result<Stage> {
-        self.store.check_writable()?;
+        self.check_writable()?;
         self.tree.check_hidden(key)?;
         let native = path::native(key);
         let near = match &native {

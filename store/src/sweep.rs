@@ -107,7 +107,13 @@ impl Store {
             Err(e) => return tracing::warn!("nothing is swept: {e}"),
         };
         for info in buckets {
-            if let Err(e) = self.bucket(&info.name).and_then(|bucket| sweep(&bucket)) {
+            let swept = self.bucket(&info.name).and_then(|bucket| {
+                if bucket.is_read_only() {
+                    return Ok(());
+                }
+                sweep(&bucket)
+            });
+            if let Err(e) = swept {
                 tracing::warn!(bucket = info.name.as_str(), "not swept: {e}");
             }
         }

@@ -15,7 +15,7 @@ impl Bucket {
     /// # Errors
     /// `NoSuchKey` and what the disk says.
     pub fn set_tags(&self, key: &ObjectKey, tags: Vec<(String, String)>) -> Result<()> {
-        self.store.check_writable()?;
+        self.check_writable()?;
         let held = self.lock_key(key)?;
         let missing = || StoreError::NoSuchKey(key.to_string());
         match self.find(key, Access::Blocking)?.ok_or_else(missing)? {

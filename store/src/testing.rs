@@ -20,6 +20,7 @@ pub(crate) fn options(root: &Path) -> StoreOptions {
         hide: Vec::new(),
         verify_mtime_only: false,
         etags: Default::default(),
+        buckets: Default::default(),
     }
 }
 

@@ -305,7 +305,7 @@ impl Watch {
         let Some(Watched { place, inode }) = self.watched.get(&watch) else {
             return;
         };
-        if name.is_empty() || self.is_kept_back(name) {
+        if name.is_empty() || self.is_kept_back(place.as_ref(), name) {
             return;
         }
         let (place, parent) = (place.clone(), *inode);
@@ -404,7 +404,8 @@ impl Watch {
     }
 
     fn seal(&self, push: fn(&Queue, &BucketName, &str), bucket: &BucketName, path: &DiskPath) {
-        if self.options.seal != SealPolicy::Off && !self.store.options.read_only {
+        let seals = self.options.seal != SealPolicy::Off;
+        if seals && !self.store.rules_of(bucket).read_only {
             push(&self.store.seal_queue, bucket, &key_text(path.as_bytes()));
         }
     }
@@ -469,7 +470,7 @@ impl Watch {
         for entry in place::entries(&dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") || self.is_kept_back(name) {
+            if matches!(name, b"." | b"..") || self.is_kept_back(Some(place), name) {
                 continue;
             }
             let looks = entry.file_type();
@@ -545,8 +546,10 @@ impl Watch {
         fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()
     }
 
-    fn is_kept_back(&self, name: &[u8]) -> bool {
-        name.eq_ignore_ascii_case(RESERVED.as_bytes()) || self.store.hide.hides(name)
+    fn is_kept_back(&self, place: Option<&Place>, name: &[u8]) -> bool {
+        let scopes = &self.store.scopes;
+        let scope = place.map_or(scopes.usual(), |place| scopes.of(&place.bucket));
+        name.eq_ignore_ascii_case(RESERVED.as_bytes()) || scope.hide.hides(name)
     }
 }
 

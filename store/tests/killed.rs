@@ -28,6 +28,7 @@ fn store(root: &Path) -> Arc<Store> {
         hide: Vec::new(),
         verify_mtime_only: false,
         etags: Default::default(),
+        buckets: Default::default(),
     })
     .expect("a store")
 }

@@ -108,6 +108,7 @@ fn open(root: &Path) -> Arc<Store> {
         hide: vec!["@eaDir".to_owned()],
         verify_mtime_only: false,
         etags: Default::default(),
+        buckets: Default::default(),
     };
     Store::open(options).expect("opened")
 }

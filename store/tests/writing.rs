@@ -101,6 +101,7 @@ fn open(dir: &tempfile::TempDir, keys: KeyPolicy, durability: Durability) -> Arc
         hide: Vec::new(),
         verify_mtime_only: false,
         etags: Default::default(),
+        buckets: Default::default(),
     })
     .expect("a store")
 }

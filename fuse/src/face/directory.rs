@@ -70,6 +70,14 @@ impl Face {
             let found = match found {
                 Ok(found) => found,
                 Err(Errno::NOENT) => return ControlFlow::Continue(()),
+                // A mapped bucket whose disk is gone: nothing is said of it, and the others are listed.
+                Err(_) if entry.device.is_some() => {
+                    let id = self.listed_id(&open.node, &entry);
+                    return match add(id, entry, None) {
+                        true => ControlFlow::Break(Ok(())),
+                        false => ControlFlow::Continue(()),
+                    };
+                }
                 // What came before is answered first; the next request begins here, and fails.
                 Err(_) if !beginning => return ControlFlow::Break(Ok(())),
                 Err(e) => return ControlFlow::Break(Err(e)),
@@ -101,7 +109,7 @@ impl Face {
             _ => None,
         };
         let inode = Inode {
-            device: directory.inode.device,
+            device: entry.device.unwrap_or(directory.inode.device),
             inode: entry.inode,
         };
         above.unwrap_or_else(|| self.nodes.listed_id(inode, entry.role))

@@ -34,6 +34,7 @@ impl Fixture {
             hide: Vec::new(),
             verify_mtime_only: false,
             etags: Default::default(),
+            buckets: Default::default(),
         });
         let view = TreeView::new(store.expect("a store")).expect("a view");
         let face = Face {

@@ -20,6 +20,7 @@ impl From<StoreError> for S3Error {
                     Code::BucketNotEmpty.default_message()
                 ))
                 .with("BucketName", bucket),
+            StoreError::Mapped(_) => denied(&text),
             StoreError::NoSuchKey(key) => S3Error::new(Code::NoSuchKey).with("Key", key),
             StoreError::NoSuchUpload(id) => S3Error::new(Code::NoSuchUpload).with("UploadId", id),
             StoreError::KeyBlocked { key, .. } => S3Error::new(Code::ObjectPathConflict)

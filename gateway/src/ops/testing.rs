@@ -86,6 +86,7 @@ impl Tree {
             hide: Vec::new(),
             verify_mtime_only: false,
             etags: Default::default(),
+            buckets: Default::default(),
         });
         let gateway = Arc::new(Gateway {
             store: store.expect("the root is a directory"),

@@ -28,6 +28,7 @@ impl Place {
             hide: Vec::new(),
             verify_mtime_only: false,
             etags: Default::default(),
+            buckets: Default::default(),
         })
         .expect("a store");
         let name = BucketName::parse("b").expect("a name");

@@ -89,7 +89,7 @@ impl Bucket {
         id: &UploadId,
         request: &CompleteRequest,
     ) -> Result<Published> {
-        self.store.check_writable()?;
+        self.check_writable()?;
         if !request.parts.is_sorted_by(|a, b| a.number < b.number) {
             return Err(StoreError::InvalidPartOrder);
         }

@@ -109,7 +109,7 @@ impl Folder {
         let Some(json) = open_file(&dir, DOCUMENT, OFlags::RDONLY)? else {
             return Ok(None);
         };
-        let access = if bucket.store.options.read_only {
+        let access = if bucket.is_read_only() {
             OFlags::RDONLY
         } else {
             OFlags::RDWR

@@ -89,7 +89,7 @@ impl Upload {
     /// `InvalidRequest` for a number outside 1 to 10,000, `NoSuchUpload` where the upload ended meanwhile,
     /// and what the disk says.
     pub fn begin_part(&self, number: u16, length: Option<u64>) -> Result<PartStage> {
-        self.folder.bucket().store.check_writable()?;
+        self.folder.bucket().check_writable()?;
         if !(1..=MAX_PART).contains(&number) {
             return Err(StoreError::InvalidRequest(format!(
                 "part number {number} is not in 1 to {MAX_PART}"

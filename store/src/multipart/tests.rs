@@ -96,6 +96,7 @@ fn open(root: &std::path::Path, durability: Durability) -> Arc<Store> {
         hide: Vec::new(),
         verify_mtime_only: false,
         etags: Default::default(),
+        buckets: Default::default(),
     })
     .expect("a store")
 }

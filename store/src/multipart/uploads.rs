@@ -89,7 +89,7 @@ impl Bucket {
     /// # Errors
     /// What the disk says of the directory of uploads.
     pub fn sweep_uploads(&self, older_than: Duration) -> Result<usize> {
-        self.store.check_writable()?;
+        self.check_writable()?;
         let mut abandoned = 0;
         let age = i64::try_from(older_than.as_nanos()).unwrap_or(i64::MAX);
         let oldest = Timestamp(Timestamp::now().0.saturating_sub(age));

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::{Level, Role, Status, TreeView, reopen, status};
 use crate::name::RESERVED;
-use crate::path::{self, AnnexKind};
+use crate::path::{self, AnnexKind, HideList};
 
 /// An xattr of everything in an annex, never listed (no tool must copy it): the key, or of a directory what all keys
 /// in it begin with.
@@ -73,9 +73,10 @@ impl TreeView {
             }
             Err(e) => return Err(e),
         };
+        let hide = &self.scope(&Level::Bucket, &bucket).hide;
         let names = std::iter::once(NAME.to_owned())
             .chain((1..MAX_NAMES).map(|number| format!("{NAME}~{number}")))
-            .filter(|name| !self.store.hide.hides(name.as_bytes()));
+            .filter(|name| !hide.hides(name.as_bytes()));
         for name in names {
             match fs::statat(&bucket, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => {}
@@ -97,32 +98,14 @@ impl TreeView {
         dir: impl AsFd,
         name: &[u8],
     ) -> rustix::io::Result<Status> {
-        let kind = self.kind_in_annex(path, name).ok_or(Errno::NOENT)?;
+        let hide = &self.scope(&Level::Annex(Vec::new()), &dir).hide;
+        let kind = kind_in_annex(hide, path, name).ok_or(Errno::NOENT)?;
         let status = status::at(dir, name)?;
         let role = Role::Annexed;
         match status.kind() == kind {
             true => Ok(Status { role, ..status }),
             false => Err(Errno::NOENT),
         }
-    }
-
-    /// What a name in an annex's directory must be to be shown; `None`: no key leads there, or one that is hidden.
-    pub(super) fn kind_in_annex(&self, path: &[u8], name: &[u8]) -> Option<FileType> {
-        let whole = match path.is_empty() {
-            true => name.to_vec(),
-            false => [path, b"/", name].concat(),
-        };
-        let (text, kind) = path::annex_text(&whole)?;
-        let component = match kind {
-            AnnexKind::Continued => return Some(FileType::Directory),
-            AnnexKind::Directory => text.strip_suffix('/')?,
-            AnnexKind::Body => &text,
-        };
-        let component = component.rsplit('/').next()?;
-        (!self.store.hide.hides(component.as_bytes())).then_some(match kind {
-            AnnexKind::Body => FileType::RegularFile,
-            AnnexKind::Continued | AnnexKind::Directory => FileType::Directory,
-        })
     }
 
     /// Does an annex show nothing?
@@ -141,4 +124,23 @@ impl TreeView {
         .map_err(|e: Errno| e)?;
         Ok(empty)
     }
+}
+
+/// What a name in an annex's directory must be to be shown; `None`: no key leads there, or one that is hidden.
+pub(super) fn kind_in_annex(hide: &HideList, path: &[u8], name: &[u8]) -> Option<FileType> {
+    let whole = match path.is_empty() {
+        true => name.to_vec(),
+        false => [path, b"/", name].concat(),
+    };
+    let (text, kind) = path::annex_text(&whole)?;
+    let component = match kind {
+        AnnexKind::Continued => return Some(FileType::Directory),
+        AnnexKind::Directory => text.strip_suffix('/')?,
+        AnnexKind::Body => &text,
+    };
+    let component = component.rsplit('/').next()?;
+    (!hide.hides(component.as_bytes())).then_some(match kind {
+        AnnexKind::Body => FileType::RegularFile,
+        AnnexKind::Continued | AnnexKind::Directory => FileType::Directory,
+    })
 }

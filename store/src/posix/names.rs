@@ -10,26 +10,29 @@ use super::{Level, Role, TreeView, annex, bucket_name, number, passed_on, proc_p
 use crate::{BucketName, BucketSettings, Moves};
 
 impl TreeView {
-    /// Refuses to make a name that is kept back, or no bucket's, or in an annex.
+    /// Refuses to make a name that is kept back, or no bucket's, or in an annex or a bucket that is read-only.
     ///
     /// # Errors
     /// EPERM, EROFS.
-    fn check_new(&self, level: &Level, name: &[u8]) -> rustix::io::Result<()> {
+    fn check_new(&self, level: &Level, dir: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
         match level {
             Level::Annex(_) => Err(Errno::ROFS),
-            Level::Bucket | Level::Below if !self.store.hide.hides(name) => Ok(()),
+            Level::Bucket | Level::Below if !self.scope(level, &dir).hide.hides(name) => {
+                self.check_writable(dir)
+            }
             Level::Bucket | Level::Below | Level::Top => Err(Errno::PERM),
         }
     }
 
-    /// Refuses to take away what is kept back, and what an annex is or holds.
+    /// Refuses to take away what is kept back, what an annex is or holds, and what a bucket does that is read-only.
     ///
     /// # Errors
     /// ENOENT, EROFS.
     fn check_old(&self, level: &Level, dir: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
         match level {
             Level::Annex(_) => Err(Errno::ROFS),
-            _ if !self.shows(level, name) => Err(Errno::NOENT),
+            _ if !self.shows(level, &dir, name) => Err(Errno::NOENT),
+            Level::Bucket | Level::Below if self.check_writable(&dir).is_err() => Err(Errno::ROFS),
             Level::Bucket if annex::may_be_called(name) => {
                 match self.status_at(level, dir, name) {
                     Ok(status) if status.role == Role::Annex => Err(Errno::ROFS),
@@ -37,6 +40,23 @@ impl TreeView {
                 }
             }
             Level::Top | Level::Bucket | Level::Below => Ok(()),
+        }
+    }
+
+    /// Refuses another name to a bucket that is mapped, or read-only.
+    ///
+    /// # Errors
+    /// EBUSY, as of a mount point; EROFS.
+    fn check_movable(&self, name: &[u8]) -> rustix::io::Result<()> {
+        let Some(bucket) = bucket_name(name) else {
+            return Ok(());
+        };
+        if self.store.mapped.contains_key(&bucket) {
+            return Err(Errno::BUSY);
+        }
+        match self.store.rules_of(&bucket).read_only {
+            true => Err(Errno::ROFS),
+            false => Ok(()),
         }
     }
 
@@ -53,7 +73,7 @@ impl TreeView {
         flags: u32,
         mode: u32,
     ) -> rustix::io::Result<OwnedFd> {
-        self.check_new(level, name)?;
+        self.check_new(level, &dir, name)?;
         let excluded = OFlags::from_bits_retain(flags).contains(OFlags::EXCL);
         let flags = passed_on(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         match fs::openat(dir, name, flags, Mode::from_raw_mode(mode)) {
@@ -75,7 +95,7 @@ impl TreeView {
         owner: (u32, u32),
     ) -> rustix::io::Result<()> {
         if *level != Level::Top {
-            self.check_new(level, name)?;
+            self.check_new(level, &dir, name)?;
             return fs::mkdirat(dir, name, Mode::from_raw_mode(mode));
         }
         let bucket = new_bucket_name(name).ok_or(Errno::PERM)?;
@@ -104,7 +124,7 @@ impl TreeView {
         mode: u32,
         device: u64,
     ) -> rustix::io::Result<()> {
-        self.check_new(level, name)?;
+        self.check_new(level, &dir, name)?;
         let kind = fs::FileType::from_raw_mode(mode);
         fs::mknodat(dir, name, kind, Mode::from_raw_mode(mode), device)
     }
@@ -120,7 +140,7 @@ impl TreeView {
         name: &[u8],
         target: &[u8],
     ) -> rustix::io::Result<()> {
-        self.check_new(level, name)?;
+        self.check_new(level, &dir, name)?;
         fs::symlinkat(target, dir, name)
     }
 
@@ -135,7 +155,7 @@ impl TreeView {
         dir: impl AsFd,
         name: &[u8],
     ) -> rustix::io::Result<()> {
-        self.check_new(level, name)?;
+        self.check_new(level, &dir, name)?;
         self.keeping_record(&file, || {
             self.check_leaves_nothing(&file, &dir)?;
             match fs::linkat(&file, c"", &dir, name, AtFlags::EMPTY_PATH) {
@@ -167,15 +187,18 @@ impl TreeView {
         let flags = RenameFlags::from_bits_retain(flags);
         match (from.0, to.0) {
             (Level::Annex(_), _) | (_, Level::Annex(_)) => return Err(Errno::ROFS),
-            (Level::Top, Level::Top) if self.shows(from.0, from.2) => {
+            (Level::Top, Level::Top) if self.shows(from.0, from.1, from.2) => {
                 new_bucket_name(to.2)
-                    .filter(|_| self.shows(to.0, to.2))
+                    .filter(|_| self.shows(to.0, to.1, to.2))
                     .ok_or(Errno::PERM)?;
+                for name in [from.2, to.2] {
+                    self.check_movable(name)?;
+                }
             }
             (Level::Top, _) | (_, Level::Top) => return Err(Errno::PERM),
             _ => {
                 for (level, dir, name) in [to, from] {
-                    self.check_new(level, name)?;
+                    self.check_new(level, dir, name)?;
                     self.check_old(level, dir, name)?;
                 }
             }
@@ -267,6 +290,7 @@ impl TreeView {
         if *level != Level::Top {
             return fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
         }
+        self.check_movable(name)?;
         // S3 takes a person's empty directories with the bucket; rmdir(2) does not.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let top = fs::openat(&dir, name, flags, Mode::empty())?;

@@ -57,6 +57,20 @@ impl Store {
             tracing::warn!("the root's filesystem cannot be looked at: {e}");
         }
         say("the root", &remarks(&report));
+        for (name, mapped) in &self.mapped {
+            let mut report = Report::default();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let looked = fs::openat(&mapped.dir, c".", flags, Mode::empty())
+                .map_err(Into::into)
+                .and_then(|top| look::filesystem(&top, &mapped.location, &mut report));
+            if let Err(e) = looked {
+                tracing::warn!(
+                    bucket = name.as_str(),
+                    "its filesystem cannot be looked at: {e}"
+                );
+            }
+            say(name.as_str(), &remarks(&report));
+        }
         if let Some(dir) = state_dir
             && self.probes.state.set(dir.to_owned()).is_err()
         {
@@ -204,6 +218,7 @@ mod tests {
             hide: Vec::new(),
             verify_mtime_only: false,
             etags: Default::default(),
+            buckets: Default::default(),
         })
         .expect("a store");
         store.report_filesystems(Some(state));

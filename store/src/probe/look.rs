@@ -14,6 +14,7 @@ use super::{Grade, Report};
 use crate::fsfacts;
 use crate::path::HideList;
 use crate::root::Tree;
+use crate::rules::Scope;
 
 /// How long the tree is looked at: doctor answers a person who waits.
 const CENSUS_TIME: Duration = Duration::from_secs(5);
@@ -96,8 +97,8 @@ fn birth(top: &OwnedFd, report: &mut Report) -> io::Result<()> {
 /// Filesystems inside the tree: what is written there is staged there.
 fn mounts(top: &OwnedFd, dir: &Path, report: &mut Report) -> io::Result<()> {
     let location = dir.canonicalize()?.as_os_str().as_bytes().to_vec();
-    let hide = Arc::new(HideList::new(&[]));
-    let tree = Tree::new(Arc::new(top.try_clone()?), Some(Arc::new(location)), hide);
+    let scope = Scope::of_hide(Arc::new(HideList::new(&[])));
+    let tree = Tree::new(Arc::new(top.try_clone()?), Some(Arc::new(location)), scope);
     let inside = tree.mounts_inside().len();
     if inside > 0 {
         let meaning = "each is served; a bucket with one in it cannot be removed through S3";

@@ -227,11 +227,16 @@ mod tests {
 
     use super::*;
     use crate::path::HideList;
+    use crate::rules::Scope;
 
     fn tree(path: &std::path::Path) -> Tree {
         let dir =
             fs::open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("a directory");
-        Tree::new(Arc::new(dir), None, Arc::new(HideList::new(&[])))
+        Tree::new(
+            Arc::new(dir),
+            None,
+            Scope::of_hide(Arc::new(HideList::new(&[]))),
+        )
     }
 
     #[test]

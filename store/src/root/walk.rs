@@ -81,7 +81,7 @@ impl Walk<'_> {
                     .map(|_| Step::Into)
                     .ok_or_else(|| self.outside());
             }
-            _ if self.tree.hide.hides(name) => {
+            _ if self.tree.hide().hides(name) => {
                 return Err(StoreError::Reserved(
                     String::from_utf8_lossy(name).into_owned(),
                 ));
@@ -99,6 +99,9 @@ impl Walk<'_> {
         };
         let stat = fs::fstat(&entry).map_err(|e| named(self.path, e))?;
         match kind(&stat) {
+            FileType::Symlink if self.tree.refuses_links() => {
+                Err(StoreError::NoSuchKey(text(self.path)))
+            }
             FileType::Symlink => self.follow(&entry, pending),
             // Links could lead as deep as they like, and each level holds a descriptor.
             FileType::Directory if self.dirs.len() >= MAX_DIRS => {

@@ -50,7 +50,7 @@ impl Bucket {
     /// # Errors
     /// What the disk says.
     pub(crate) fn adopt(&self, key: &ObjectKey, claim: &Claim) -> Result<Adopted> {
-        self.store.check_writable()?;
+        self.check_writable()?;
         let Some(Found::File(file, stat)) = self.find(key, Access::Blocking)? else {
             return Ok(Adopted::NotNow);
         };

@@ -80,7 +80,7 @@ impl Bucket {
     /// # Errors
     /// `ReadOnly` where the store, or the filesystem that the bucket lies on, is.
     pub fn check_sealable(&self) -> Result<()> {
-        self.store.check_writable()?;
+        self.check_writable()?;
         let shown = || format!("bucket {:?}", self.name().as_str());
         let dir = self.tree.open_top()?;
         let facts = rustix::fs::fstatvfs(&dir).map_err(|e| system(&shown(), e))?;

@@ -89,8 +89,8 @@ fn settle_uncounted(
     key: &str,
     terms: &Terms,
 ) -> Result<Outcome> {
-    store.check_writable()?;
     let bucket = store.bucket(bucket)?;
+    bucket.check_writable()?;
     let Ok(key) = ObjectKey::parse(key) else {
         return Ok(Outcome::Gone);
     };

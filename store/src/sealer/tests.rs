@@ -130,6 +130,7 @@ fn open_with(dir: &tempfile::TempDir, usual: ETagKind) -> Arc<Store> {
             usual,
             ..ETagKinds::default()
         },
+        buckets: Default::default(),
     })
     .expect("a store")
 }

@@ -41,6 +41,7 @@ fn opened_in(dir: Arc<tempfile::TempDir>, mtime_only: bool) -> Place {
         hide: Vec::new(),
         verify_mtime_only: mtime_only,
         etags: Default::default(),
+        buckets: Default::default(),
     })
     .expect("a store");
     let name = BucketName::parse("bucket").expect("a name");

@@ -106,6 +106,7 @@ pub fn open(root: &TempDir) -> Bucket {
         hide: Vec::new(),
         verify_mtime_only: false,
         etags: Default::default(),
+        buckets: Default::default(),
     };
     let store: Arc<Store> = Store::open(options).expect("opened");
     let name = BucketName::parse("bucket").expect("a name");

@@ -133,5 +133,6 @@ fn tree_options(tree: &Tree) -> StoreOptions {
         hide: Vec::new(),
         verify_mtime_only: false,
         etags: Default::default(),
+        buckets: Default::default(),
     }
 }

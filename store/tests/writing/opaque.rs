@@ -18,6 +18,7 @@ fn tree() -> (Tree, Bucket) {
             usual: ETagKind::Crc64,
             of_bucket: [(named("plain"), ETagKind::Md5)].into(),
         },
+        buckets: Default::default(),
     })
     .expect("a store");
     store

@@ -13,6 +13,7 @@ fn gateway(root: &std::path::Path) -> Arc<Gateway> {
         hide: Vec::new(),
         verify_mtime_only: false,
         etags: Default::default(),
+        buckets: Default::default(),
     });
     let (store, credentials) = (store.expect("a directory"), Arc::new(Credentials::new([])));
     Arc::new(Gateway {

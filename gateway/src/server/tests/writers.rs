@@ -19,6 +19,7 @@ fn object_of(dir: &std::path::Path, bytes: &[u8]) -> (Bucket, Object) {
         hide: Vec::new(),
         verify_mtime_only: false,
         etags: Default::default(),
+        buckets: Default::default(),
     })
     .expect("a store");
     let (name, key) = (BucketName::parse("bucket"), ObjectKey::parse("f"));

@@ -102,6 +102,7 @@ fn work(root: &std::path::Path, work: &str) {
         hide: Vec::new(),
         verify_mtime_only: false,
         etags: Default::default(),
+        buckets: Default::default(),
     })
     .expect("a store");
     let bucket = store.bucket(&name()).expect("the bucket");

@@ -1,0 +1,485 @@
+"""Buckets that the configuration maps to directories of their own, and what it says of single buckets: each promise by
+S3, in the mount and in the directory."""
+
+import errno
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import types
+
+import pytest
+from lib import admin, command, data, mountpoint, s3, server, trace, tree as trees
+
+USAGE, NO_INPUT = 64, 66
+ROOT = os.geteuid() == 0
+needs_mount = pytest.mark.skipif(not ROOT or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse")
+
+
+@pytest.fixture(params=["same", "other"])
+def photos(request, tmp_path):
+    """A directory outside the root, on the root's filesystem and on another."""
+    folder = tmp_path / "elsewhere" / "photos"
+    folder.mkdir(parents=True)
+    if request.param == "same":
+        yield folder
+        return
+    with trees.Mount(folder, "ext4", 64):
+        yield folder
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Writes the config file."""
+    def write(*lines):
+        path = tmp_path / "twintree.toml"
+        path.write_text("\n".join(map(str, lines)) + "\n")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def start(daemon, tree, config):
+    """Starts a daemon on the tree with these lines in its config file; `flags` go to the command line."""
+    def begin(*lines, flags=()):
+        one = daemon(tree, "--config", config(*lines), "--admin", "127.0.0.1:0", *flags)
+        return types.SimpleNamespace(daemon=one, client=s3.client(one.url), tree=tree)
+
+    return begin
+
+
+def mapped(path, *more):
+    return ["[buckets.photos]", f'path = "{path}"', *more]
+
+
+def refused(code, call, *words, **named):
+    with pytest.raises(OSError) as caught:
+        call(*words, **named)
+    assert caught.value.errno == code, errno.errorcode[caught.value.errno]
+
+
+def names(client):
+    return [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]
+
+
+def check(tree, config, state):
+    """What `config check` says of it: exit code and standard error; and `serve`, which must say the same."""
+    environment = {**command.environment(), "TWINTREE_ACCESS_KEY": server.ACCESS_KEY, "TWINTREE_SECRET_KEY": server.SECRET_KEY}
+    said = []
+    for words in (["config", "check"], ["serve", "--listen", "127.0.0.1:0"]):
+        done = subprocess.run([server.BINARY, *words, str(tree), "--config", str(config), "--state-dir", str(state)], capture_output=True,
+                              text=True, timeout=60, stdin=subprocess.DEVNULL, env=environment)
+        said.append((done.returncode, done.stderr.strip().splitlines()[-1]))
+    assert said[0][0] == said[1][0], said
+    assert said[0][1] == said[1][1], said
+    return said[0]
+
+
+# A mapped bucket is one like all others.
+
+def test_all_that_a_bucket_does_a_mapped_one_does(start, photos, random, tree):
+    (photos / "old").write_bytes(b"from before")
+    (tree / "plain").mkdir()
+    place = start(*mapped(photos))
+    client = place.client
+    assert names(client) == ["photos", "plain"]
+    client.head_bucket(Bucket="photos")
+    assert s3.body(client, "photos", "old") == b"from before"
+    body = random.bytes(300_000)
+    tag = client.put_object(Bucket="photos", Key="a/b/c", Body=body, Metadata={"x": "y"})["ETag"].strip('"')
+    assert tag == data.md5(body) and s3.etags_everywhere(client, "photos", "a/b/c") == {tag}
+    assert (photos / "a/b/c").read_bytes() == body
+    assert list(s3.listed(client, "photos")) == ["a/b/c", "old"]
+    client.put_object(Bucket="photos", Key="../odd//key", Body=b"annexed")
+    assert s3.body(client, "photos", "../odd//key") == b"annexed"
+    upload = client.create_multipart_upload(Bucket="photos", Key="whole")["UploadId"]
+    parts = [random.bytes(5 * data.MIB), random.bytes(1000)]
+    tags = [client.upload_part(Bucket="photos", Key="whole", UploadId=upload, PartNumber=number, Body=part)["ETag"]
+            for number, part in enumerate(parts, 1)]
+    client.complete_multipart_upload(Bucket="photos", Key="whole", UploadId=upload, MultipartUpload={
+        "Parts": [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]})
+    assert (photos / "whole").read_bytes() == b"".join(parts)
+    client.delete_object(Bucket="photos", Key="a/b/c")
+    assert not (photos / "a").exists() and photos.exists()
+    assert os.listdir(tree) == ["plain"], "nothing of it lies in the root"
+    place.daemon.restart()
+    client = s3.client(place.daemon.url)
+    assert s3.body(client, "photos", "whole") == b"".join(parts)
+    assert s3.etag(client, "photos", "whole") == data.multipart_etag(parts)
+
+
+def test_objects_are_copied_between_a_mapped_bucket_and_another(start, photos, random):
+    place = start(*mapped(photos))
+    client = place.client
+    client.create_bucket(Bucket="plain")
+    body = random.bytes(6 * data.MIB)
+    for source, target in (("photos", "plain"), ("plain", "photos")):
+        client.put_object(Bucket=source, Key="k", Body=body, Metadata={"from": source})
+        client.copy_object(Bucket=target, Key="dir/copy", CopySource=f"{source}/k")
+        assert s3.body(client, target, "dir/copy") == body and s3.etag(client, target, "dir/copy") == data.md5(body)
+        assert client.head_object(Bucket=target, Key="dir/copy")["Metadata"] == {"from": source}
+        upload = client.create_multipart_upload(Bucket=target, Key="parts")["UploadId"]
+        part = client.upload_part_copy(Bucket=target, Key="parts", UploadId=upload, PartNumber=1, CopySource=f"{source}/k",
+                                       CopySourceRange="bytes=1-5242880")["CopyPartResult"]["ETag"]
+        client.complete_multipart_upload(Bucket=target, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+        assert s3.body(client, target, "parts") == body[1:5242881]
+
+
+def test_what_is_changed_in_a_mapped_directory_shows_at_once_and_is_sealed(start, photos, random):
+    place = start(*mapped(photos), flags=["--seal-after", "1s"])
+    (photos / "new").write_bytes(b"one")
+    assert s3.body(place.client, "photos", "new") == b"one"
+    (photos / "new").write_bytes(b"other")
+    assert s3.body(place.client, "photos", "new") == b"other"
+    os.rename(photos / "new", photos / "moved")
+    assert list(s3.listed(place.client, "photos")) == ["moved"]
+    server.wait_until(lambda: s3.etag(place.client, "photos", "moved") == data.md5(b"other"), "it is sealed")
+    assert os.getxattr(photos / "moved", "user.twintree")
+
+
+def test_what_the_commands_are_told_by_the_config_they_do(tree, photos, config, random):
+    (photos / "k").write_bytes(b"content")
+    file = config(*mapped(photos))
+    assert command.seal(tree, "--config", file)["sealed"] == 1
+    [row] = command.inventory(tree, "photos", "--config", file)
+    assert (row["key"], row["etag"], row["state"]) == ("k", data.md5(b"content"), "valid")
+
+
+def test_a_mapped_bucket_is_made_and_removed_in_the_configuration_alone(start, photos):
+    place = start(*mapped(photos))
+    s3.refused(409, "BucketAlreadyOwnedByYou", s3.client(place.daemon.url, region="eu-west-1").create_bucket, Bucket="photos",
+               CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    answer = s3.refused(403, "AccessDenied", place.client.delete_bucket, Bucket="photos")
+    assert "mapped in the configuration" in str(answer)
+    assert photos.is_dir() and names(place.client) == ["photos"]
+
+
+def test_a_directory_of_the_root_with_its_name_is_not_served_and_that_is_said(start, tree, photos, config, tmp_path):
+    (tree / "photos").mkdir()
+    (tree / "photos" / "hidden").write_bytes(b"x")
+    (photos / "shown").write_bytes(b"y")
+    place = start(*mapped(photos))
+    assert names(place.client) == ["photos"] and list(s3.listed(place.client, "photos")) == ["shown"]
+    said = f"{tree}/photos is not served: a bucket of its name is mapped to another directory"
+    assert said in place.daemon.log.read_text()
+    done = command.run("config", "check", tree, "--config", config(*mapped(photos)), "--state-dir", tmp_path / "state").stdout.decode()
+    assert f"{tree}/photos would not be served" in done and f"{tree}, {photos} would be served" in done
+
+
+# Gone is never empty.
+
+@pytest.mark.parametrize("way", ["moved", "replaced", "unmounted"])
+def test_a_mapped_directory_that_is_gone_is_503_and_never_an_empty_bucket(start, tmp_path, way):
+    folder, aside = tmp_path / "away" / "photos", tmp_path / "aside"
+    folder.mkdir(parents=True)
+    disk = trees.Mount(folder, "ext4", 64) if way == "unmounted" else None
+    try:
+        (folder / "k").write_bytes(b"x")
+        place = start(*mapped(folder))
+        client = place.client
+        client.create_bucket(Bucket="plain")
+        assert s3.body(client, "photos", "k") == b"x"
+        assert admin.page(place.daemon, "/health/ready").status == 200
+        if disk:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+            disk.mounted = False
+        else:
+            os.rename(folder, aside)
+        if way == "replaced":
+            folder.mkdir()
+            (folder / "k").write_bytes(b"another's")
+        for call, named in ((client.get_object, {"Key": "k"}), (client.list_objects_v2, {}), (client.put_object, {"Key": "k", "Body": b"y"}),
+                            (client.delete_object, {"Key": "k"})):
+            s3.refused(503, "ServiceUnavailable", call, Bucket="photos", **named)
+        assert names(client) == ["photos", "plain"], "a client that mirrors must not take it for deleted"
+        client.put_object(Bucket="plain", Key="k", Body=b"the others go on")
+        page = admin.page(place.daemon, "/health/ready")
+        assert page.status == 503 and f'the directory {folder} of bucket "photos" is gone' in page.text
+        if way == "moved":
+            os.rename(aside, folder)
+            assert s3.body(client, "photos", "k") == b"x"
+            assert admin.page(place.daemon, "/health/ready").status == 200
+        elif way == "replaced":
+            assert (folder / "k").read_bytes() == b"another's"
+    finally:
+        if disk and disk.mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+# What cannot be is refused before anything is served.
+
+@pytest.mark.parametrize("what", ["inside the root", "above the root", "the root", "inside another", "the same twice", "through a link"])
+def test_two_buckets_over_the_same_files_are_refused(tree, tmp_path, config, what):
+    (tree / "a" / "b").mkdir(parents=True)
+    (tmp_path / "one" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tree / "a")
+    first, second = {
+        "inside the root": (tree / "a", None), "above the root": (tmp_path, None), "the root": (tree, None),
+        "inside another": (tmp_path / "one", tmp_path / "one" / "deep"), "the same twice": (tmp_path / "one", tmp_path / "one"),
+        "through a link": (tmp_path / "link", None)}[what]
+    lines = mapped(first) + (["[buckets.second]", f'path = "{second}"'] if second else [])
+    code, said = check(tree, config(*lines), "/nowhere/state")
+    assert code == USAGE and "hold the same files: give each bucket a directory of its own" in said and ".path: " in said
+
+
+@pytest.mark.parametrize("line, code, words", [
+    ('path = "relative/photos"', USAGE, 'buckets.photos.path: "relative/photos" is no absolute path: begin it with /'),
+    ('path = "/nowhere/photos"', NO_INPUT, "cannot serve /nowhere/photos: there is no such directory: make it (mkdir -p /nowhere/photos)"),
+    ('path = "/etc/passwd"', NO_INPUT, "cannot serve /etc/passwd: it is not a directory"),
+    ('durability = "lax"', USAGE, 'buckets.photos.durability is strict or relaxed, not "lax"'),
+    ('symlinks = "follow"', USAGE, 'buckets.photos.symlinks is inside or refuse, not "follow"'),
+    ("read-only = 1", USAGE, "read-only: "),
+    ("hide = 1", USAGE, "hide: expected a text or a list of texts"),
+])
+def test_each_mistake_is_one_sentence(tree, config, line, code, words):
+    got, said = check(tree, config("[buckets.photos]", line), "/nowhere/state")
+    assert got == code and words in said
+
+
+def test_our_state_does_not_lie_in_what_is_mapped(tree, tmp_path, config):
+    (tmp_path / "photos").mkdir()
+    code, said = check_without_keys(tree, config(*mapped(tmp_path / "photos")), tmp_path / "photos" / "state")
+    assert code == USAGE and "lies in the served tree" in said
+
+
+def check_without_keys(tree, config, state):
+    done = command.run("config", "check", tree, "--config", config, "--state-dir", state)
+    return done.returncode, done.stderr.decode()
+
+
+# Read-only.
+
+def tree_of(folder):
+    """All that lies below, with what would move if something was written."""
+    return sorted((str(path), path.lstat().st_mtime_ns, path.lstat().st_ctime_ns) for path in [folder, *folder.rglob("*")])
+
+
+def test_a_read_only_bucket_refuses_every_write_and_gets_none_of_ours(start, tree, random):
+    (tree / "fixed").mkdir()
+    (tree / "fixed" / "k").write_bytes(b"content")
+    before = tree_of(tree / "fixed")
+    place = start("[buckets.fixed]", "read-only = true", "[buckets.coming]", "read-only = true", flags=["--seal", "all", "--seal-after", "1s"])
+    client = place.client
+    client.create_bucket(Bucket="plain")
+    (tree / "plain" / "k").write_bytes(b"content")
+    for call, named in (
+        (client.put_object, {"Key": "k", "Body": b"x"}), (client.put_object, {"Key": "new/", "Body": b""}), (client.delete_object, {"Key": "k"}),
+        (client.copy_object, {"Key": "copy", "CopySource": "plain/k"}), (client.create_multipart_upload, {"Key": "u"}),
+        (client.put_object_tagging, {"Key": "k", "Tagging": {"TagSet": [{"Key": "a", "Value": "b"}]}}), (client.delete_bucket, {}),
+    ):
+        s3.refused(403, "AccessDenied", call, Bucket="fixed", **named)
+    s3.refused(403, "AccessDenied", client.create_bucket, Bucket="coming")
+    errors = client.delete_objects(Bucket="fixed", Delete={"Objects": [{"Key": "k"}]})["Errors"]
+    assert [error["Code"] for error in errors] == ["AccessDenied"]
+    client.copy_object(Bucket="plain", Key="copy", CopySource="fixed/k")
+    assert s3.body(client, "fixed", "k") == b"content"
+    server.wait_until(lambda: s3.etag(client, "plain", "k") == data.md5(b"content"), "the other bucket is sealed")
+    place.daemon.stop()
+    assert tree_of(tree / "fixed") == before
+    assert command.seal(tree, "--config", place.daemon._flags[1])["said"] == ""
+    assert tree_of(tree / "fixed") == before and not (tree / "coming").exists()
+
+
+# What else is said of one bucket.
+
+def test_names_hidden_in_one_bucket_are_seen_in_another(start, tree):
+    for name in ("one", "two"):
+        (tree / name / "@eaDir").mkdir(parents=True)
+        for key in ("k", "@eaDir/x", "all.tmp"):
+            (tree / name / key).write_bytes(b"x")
+    place = start('hide = "*.tmp"', "[buckets.one]", 'hide = ["@eaDir"]')
+    client = place.client
+    assert list(s3.listed(client, "one")) == ["k"] and list(s3.listed(client, "two")) == ["@eaDir/x", "k"]
+    s3.refused(403, "AccessDenied", client.get_object, Bucket="one", Key="@eaDir/x")
+    s3.refused(403, "AccessDenied", client.put_object, Bucket="one", Key="@eaDir/y", Body=b"x")
+    s3.refused(403, "AccessDenied", client.put_object, Bucket="one", Key="z.tmp", Body=b"x")
+    client.put_object(Bucket="two", Key="@eaDir/y", Body=b"x")
+    client.delete_object(Bucket="one", Key="k")
+    (tree / "one" / "all.tmp").unlink()
+    client.delete_bucket(Bucket="one")
+    assert not (tree / "one").exists(), "what the list calls litter goes with its bucket"
+
+
+def syncs(place, tmp_path, bucket, body):
+    """What is synced for a PUT."""
+    place.client.put_object(Bucket=bucket, Key="dir/warm", Body=b"x")
+    with trace.Trace(place.daemon, tmp_path / f"strace-{bucket}") as traced:
+        place.client.put_object(Bucket=bucket, Key="dir/new", Body=body)
+    return [event.name for event in traced.events if event.name in ("fsync", "fdatasync")]
+
+
+@pytest.mark.parametrize("usual, special", [("strict", "relaxed"), ("relaxed", "strict")])
+def test_each_bucket_has_its_own_durability(start, tmp_path, random, usual, special):
+    place = start(f'durability = "{usual}"', "[buckets.special]", f'durability = "{special}"')
+    for name in ("special", "plain"):
+        place.client.create_bucket(Bucket=name)
+    found = {name: len(syncs(place, tmp_path, name, random.bytes(1000))) for name in ("special", "plain")}
+    expected = {"strict": 2, "relaxed": 0}
+    assert found == {"special": expected[special], "plain": expected[usual]}
+
+
+def test_a_bucket_that_refuses_links_follows_none_and_leaves_them_alone(start, tree):
+    for name in ("closed", "open"):
+        (tree / name / "dir").mkdir(parents=True)
+        (tree / name / "dir" / "file").write_bytes(b"x")
+        (tree / name / "link").symlink_to("dir/file")
+        (tree / name / "linked").symlink_to("dir")
+    place = start("[buckets.closed]", 'symlinks = "refuse"')
+    client = place.client
+    assert list(s3.listed(client, "open")) == ["dir/file", "link"] and list(s3.listed(client, "closed")) == ["dir/file"]
+    for key in ("link", "linked/file"):
+        assert s3.body(client, "open", key) == b"x"
+        s3.refused(404, "NoSuchKey", client.get_object, Bucket="closed", Key=key)
+        s3.refused(404, "404", client.head_object, Bucket="closed", Key=key)
+        s3.refused(404, "NoSuchKey", client.copy_object, Bucket="open", Key="copy", CopySource=f"closed/{key}")
+    s3.refused(409, "ObjectPathConflict", client.put_object, Bucket="closed", Key="link", Body=b"y")
+    client.delete_object(Bucket="closed", Key="link")
+    assert os.readlink(tree / "closed" / "link") == "dir/file"
+    assert s3.body(client, "closed", "dir/file") == b"x"
+
+
+# SIGHUP.
+
+def test_a_reload_lets_rules_count_and_names_what_waits(start, tree, tmp_path, config, random):
+    for name in ("one", "two"):
+        (tree / name).mkdir()
+    (tmp_path / "photos").mkdir()
+    place = start("[buckets.one]", "read-only = true")
+    client, log = place.client, place.daemon.log
+
+    def reload(*lines):
+        config(*lines)
+        before = log.read_text().count("reloaded: keys")
+        place.daemon.process.send_signal(signal.SIGHUP)
+        server.wait_until(lambda: log.read_text().count("reloaded: keys") > before, "it is reloaded")
+
+    s3.refused(403, "AccessDenied", client.put_object, Bucket="one", Key="k", Body=b"x")
+    reload("[buckets.two]", "read-only = true", "[buckets.one]", 'durability = "relaxed"')
+    client.put_object(Bucket="one", Key="k", Body=b"x")
+    s3.refused(403, "AccessDenied", client.put_object, Bucket="two", Key="k", Body=b"x")
+    assert syncs(place, tmp_path, "one", b"x") == []
+    assert "count after a restart only" not in log.read_text()
+    reload(*mapped(tmp_path / "photos"), "[buckets.two]", 'hide = "x"')
+    assert 'path, hide or symlinks of these buckets changed and count after a restart only buckets="photos, two"' in log.read_text()
+    client.put_object(Bucket="two", Key="x", Body=b"x")
+    assert names(client) == ["one", "two"]
+    place.daemon.restart()
+    client = s3.client(place.daemon.url)
+    assert names(client) == ["one", "photos", "two"] and s3.listed(client, "two") == {}
+
+
+# In the mount.
+
+@pytest.fixture(params=["passthrough", "plain"])
+def mounting(request, start, tmp_path):
+    """Starts a daemon that mounts, too."""
+    point = tmp_path / "mount"
+    point.mkdir()
+
+    def begin(*lines, flags=()):
+        place = start(*lines, flags=["--mount", point, "--mount-mode", request.param, *flags])
+        place.point = point
+        return place
+
+    yield begin
+    mountpoint.unmount(point)
+
+
+@needs_mount
+def test_the_mount_shows_mapped_buckets_beside_the_others(mounting, photos, tree, random):
+    (photos / "old").write_bytes(b"from before")
+    (tree / "photos").mkdir()
+    (tree / "photos" / "shadowed").write_bytes(b"x")
+    place = mounting(*mapped(photos), flags=["--mount-ttl", "3600s"])
+    client, point = place.client, place.point
+    client.create_bucket(Bucket="plain")
+    assert sorted(os.listdir(point)) == ["photos", "plain"]
+    assert os.listdir(point / "photos") == ["old"] and (point / "photos" / "old").read_bytes() == b"from before"
+    with os.scandir(point) as entries:
+        numbers = {entry.name: (entry.inode(), entry.stat().st_ino) for entry in entries}
+    assert len({number for pair in numbers.values() for number in pair}) == 2, numbers
+    body = random.bytes(100_000)
+    (point / "photos" / "dir").mkdir()
+    (point / "photos" / "dir" / "new").write_bytes(body)
+    assert s3.body(client, "photos", "dir/new") == body == (photos / "dir/new").read_bytes()
+    client.put_object(Bucket="photos", Key="dir/new", Body=b"by S3")
+    assert (point / "photos" / "dir" / "new").read_bytes() == b"by S3"
+    client.put_object(Bucket="photos", Key="dir/another", Body=b"by S3")
+    assert sorted(os.listdir(point / "photos" / "dir")) == ["another", "new"]
+    server.wait_until(lambda: "heard of at once" in place.daemon.log.read_text(), "the watcher has looked at it")
+    assert (point / "photos" / "old").stat().st_size == 11
+    (photos / "old").write_bytes(b"by a direct writer")
+    server.wait_until(lambda: (point / "photos" / "old").stat().st_size == 18, "the mount shows it")
+    os.setxattr(point / "photos" / "old", "user.a", b"b")
+    assert os.getxattr(photos / "old", "user.a") == b"b"
+
+
+@needs_mount
+def test_a_mapped_bucket_is_neither_renamed_nor_removed_in_the_mount(mounting, photos):
+    place = mounting(*mapped(photos))
+    point = place.point
+    (point / "plain").mkdir()
+    (point / "plain" / "k").write_bytes(b"x")
+    refused(errno.EBUSY, os.rmdir, point / "photos")
+    refused(errno.EBUSY, os.rename, point / "photos", point / "other")
+    refused(errno.EEXIST, os.mkdir, point / "photos")
+    shutil.move(point / "plain" / "k", point / "photos" / "k")
+    assert (photos / "k").read_bytes() == b"x" and os.listdir(point / "plain") == []
+    assert s3.etag(place.client, "photos", "k")
+
+
+@needs_mount
+def test_a_mapped_bucket_that_is_gone_fails_in_the_mount_and_the_others_are_listed(mounting, tmp_path, tree):
+    folder = tmp_path / "away" / "photos"
+    folder.mkdir(parents=True)
+    (tree / "plain").mkdir()
+    place = mounting(*mapped(folder), flags=["--mount-ttl", "0s"])
+    assert sorted(os.listdir(place.point)) == ["photos", "plain"]
+    os.rename(folder, tmp_path / "aside")
+    assert sorted(os.listdir(place.point)) == ["photos", "plain"]
+    refused(errno.EIO, os.listdir, place.point / "photos")
+    assert os.listdir(place.point / "plain") == []
+
+
+@needs_mount
+def test_a_read_only_bucket_is_so_in_the_mount(mounting, tree):
+    for name in ("fixed", "plain"):
+        (tree / name / "dir").mkdir(parents=True)
+        (tree / name / "k").write_bytes(b"x")
+    place = mounting("[buckets.fixed]", "read-only = true", "[buckets.coming]", "read-only = true")
+    before, inside, other = tree_of(tree / "fixed"), place.point / "fixed", place.point / "plain"
+    assert (inside / "k").read_bytes() == b"x" and sorted(os.listdir(inside)) == ["dir", "k"]
+    for call, words in (
+        (os.open, (inside / "k", os.O_WRONLY)), (os.open, (inside / "k", os.O_RDWR)), (os.open, (inside / "k", os.O_RDONLY | os.O_TRUNC)),
+        (os.open, (inside / "new", os.O_WRONLY | os.O_CREAT)), (os.truncate, (inside / "k", 0)), (os.unlink, (inside / "k",)),
+        (os.mkdir, (inside / "d",)), (os.rmdir, (inside / "dir",)), (os.symlink, ("k", inside / "link")), (os.mkfifo, (inside / "fifo",)),
+        (os.link, (inside / "k", inside / "hard")), (os.rename, (inside / "k", inside / "moved")), (os.rename, (inside / "k", other / "moved")),
+        (os.rename, (other / "k", inside / "moved")), (os.chmod, (inside / "k", 0o600)), (os.chown, (inside / "k", 1, 1)),
+        (os.utime, (inside / "k", (1, 1))), (os.setxattr, (inside / "k", "user.a", b"b")), (os.chmod, (inside, 0o700)),
+        (os.rmdir, (inside,)), (os.rename, (inside, place.point / "renamed")), (os.mkdir, (place.point / "coming",)),
+    ):
+        refused(errno.EROFS, call, *words)
+    (other / "k").write_bytes(b"y")
+    os.chmod(place.point, os.stat(place.point).st_mode)
+    assert tree_of(tree / "fixed") == before
+
+
+@needs_mount
+def test_names_hidden_in_one_bucket_are_hidden_so_in_the_mount(mounting, tree):
+    for name in ("one", "two"):
+        (tree / name / "dir" / "@eaDir").mkdir(parents=True)
+    place = mounting("[buckets.one]", 'hide = "@eaDir"')
+    assert os.listdir(place.point / "one" / "dir") == [] and os.listdir(place.point / "two" / "dir") == ["@eaDir"]
+    refused(errno.ENOENT, os.stat, place.point / "one" / "dir" / "@eaDir")
+    refused(errno.EPERM, os.mkdir, place.point / "one" / "@eaDir")
+    os.mkdir(place.point / "two" / "@eaDir")
+
+
+@needs_mount
+def test_a_mount_point_inside_a_mapped_bucket_is_refused(tree, tmp_path, config):
+    (tmp_path / "photos" / "point").mkdir(parents=True)
+    one = server.Daemon(tree, tmp_path / "one", "--config", config(*mapped(tmp_path / "photos")), "--mount", tmp_path / "photos" / "point")
+    with pytest.raises(AssertionError, match="lies inside the served directory"):
+        one.start()
