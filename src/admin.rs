@@ -11,13 +11,16 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use twintree_fuse::Mount;
 use twintree_gateway::admin::{self, Admin};
+use twintree_gateway::console::{Console, MountState, Pages, Port, SealState, State};
 use twintree_gateway::meter::{Exposition, Meter};
+use twintree_gateway::server::tls::{self, Certificates};
 use twintree_gateway::server::{self, Endpoint, Listener};
 use twintree_store::Store;
+use twintree_store::watch::SealPolicy;
 
 use crate::commands::background::Background;
 use crate::commands::{Failure, cannot_listen};
-use crate::config::{Address, Config};
+use crate::config::{Address, Config, ConsoleAt};
 
 /// Who knows how everything fares.
 pub struct Overseer {
@@ -28,6 +31,7 @@ pub struct Overseer {
     mount: Mutex<Option<Mount>>,
     leaving: AtomicBool,
     most_connections: usize,
+    seal: SealPolicy,
 }
 
 /// The listener at work; stopping it lets a page that is being read end.
@@ -46,6 +50,7 @@ impl Overseer {
             mount: Mutex::new(None),
             leaving: AtomicBool::new(false),
             most_connections: config.limits.connections,
+            seal: config.seal_policy(),
         }
     }
 
@@ -96,23 +101,98 @@ impl Admin for Overseer {
         metrics::write(self, out);
         process::write(out);
     }
+
+    fn state(&self) -> State {
+        let mount = self.of_mount(|mount| {
+            let (files, directories, _) = mount.open();
+            MountState {
+                place: mount.place().display().to_string(),
+                is_up: mount.trouble().is_none(),
+                is_passthrough: mount.is_passthrough(),
+                files,
+                directories,
+            }
+        });
+        let tallies = self.store.seal_tallies();
+        let background = self.background.upgrade();
+        State {
+            troubles: self.unready(),
+            mount,
+            seal: SealState {
+                policy: match self.seal {
+                    SealPolicy::Off => "off",
+                    SealPolicy::Written => "written",
+                    SealPolicy::All => "all",
+                },
+                waiting: (tallies.waiting_doubted + tallies.waiting_written + tallies.waiting_busy)
+                    as u64,
+                sealed: tallies.sealed,
+                failed: tallies.failed,
+                passes: background.is_some_and(|background| background.passes()),
+            },
+        }
+    }
+}
+
+/// Where the console is, as each of the two faces needs to know it: the pages that the admin listener shows, and what the
+/// S3 face does.
+pub fn console(
+    config: &Config,
+    overseer: &Arc<Overseer>,
+    s3: &[Endpoint],
+    admin: &[Endpoint],
+) -> (Option<Pages>, Console) {
+    let port = |endpoint: &Endpoint| match endpoint {
+        Endpoint::Tcp { address, tls } => Some(Port {
+            tls: *tls,
+            number: address.port(),
+        }),
+        Endpoint::Unix(_) => None,
+    };
+    let pages = |s3| Pages {
+        s3,
+        region: config.settings.region.clone(),
+    };
+    match config.console {
+        ConsoleAt::Nowhere => (None, Console::Off),
+        ConsoleAt::S3 => {
+            let overseer: Arc<dyn Admin> = Arc::<Overseer>::clone(overseer);
+            (None, Console::Here(pages(None), overseer))
+        }
+        ConsoleAt::Admin if admin.is_empty() => (None, Console::Off),
+        ConsoleAt::Admin => (
+            s3.iter().find_map(port).map(|s3| pages(Some(s3))),
+            Console::Elsewhere(admin.iter().filter_map(port).collect()),
+        ),
+    }
 }
 
 /// Binds what was asked for.
 ///
 /// # Errors
 /// An address that cannot be had.
-pub fn bind(addresses: &[Address]) -> Result<Vec<Listener>, Failure> {
+pub fn bind(
+    config: &Config,
+    certificates: Option<&Arc<Certificates>>,
+) -> Result<Vec<Listener>, Failure> {
     let failed = |e| cannot_listen("--admin", &e);
+    let clients = config.tls_client_ca.as_deref();
+    let certificates = certificates.filter(|_| config.admin_tls);
+    let tls = certificates.map(|all| tls::with_certificates(Arc::clone(all), clients));
+    let tls = tls.transpose().context("TLS")?;
+    let secured = |listener: Listener| match &tls {
+        Some(tls) => listener.with_tls(Arc::clone(tls)),
+        None => listener,
+    };
     let mut listeners = Vec::new();
-    for address in addresses {
+    for address in &config.admin {
         match address {
             Address::Tcp(address) => {
                 if !address.ip().is_loopback() {
                     tracing::warn!(%address, "the admin listener asks for no key and is open to other machines");
                 }
                 let bound = Listener::tcp(&[*address]);
-                listeners.extend(bound.map_err(failed)?);
+                listeners.extend(bound.map_err(failed)?.into_iter().map(secured));
             }
             Address::Unix(path) => {
                 listeners.push(Listener::unix(path).map_err(failed)?);
@@ -132,13 +212,17 @@ pub fn endpoints(listeners: &[Listener]) -> Result<Vec<Endpoint>> {
 }
 
 /// Starts to answer.
-pub fn serve(overseer: &Arc<Overseer>, listeners: Vec<Listener>) -> Serving {
+pub fn serve(
+    overseer: &Arc<Overseer>,
+    listeners: Vec<Listener>,
+    console: Option<Pages>,
+) -> Serving {
     let (stop, stopped) = oneshot::channel::<()>();
     let overseer: Arc<dyn Admin> = Arc::<Overseer>::clone(overseer);
     let done = tokio::spawn(async move {
         server::run(
             listeners,
-            admin::router(overseer),
+            admin::router(overseer, console),
             admin::options(),
             async {
                 // A sender that is gone is a daemon that leaves in another way.

@@ -476,6 +476,21 @@ pub struct Serve {
     /// unix:PATH [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT", env = "TWINTREE_ADMIN")]
     pub admin: Option<String>,
+    /// Speak TLS on the admin listener too, with the same certificates [default: in the clear]
+    #[arg(
+        long,
+        value_name = "true|false",
+        env = "TWINTREE_ADMIN_TLS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub admin_tls: Option<bool>,
+    /// Where the console is, a page for browsers at /.twintree/ui/. admin: on the admin listener, where there is one; s3:
+    /// beside the objects on the S3 ports; off: nowhere [default: admin]
+    #[arg(long, value_name = "admin|s3|off", env = "TWINTREE_CONSOLE")]
+    pub console: Option<String>,
     /// text or json [default: text]
     #[arg(long, value_name = "text|json", env = "TWINTREE_LOG_FORMAT")]
     pub log_format: Option<String>,

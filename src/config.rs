@@ -41,6 +41,17 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// Where the console is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsoleAt {
+    /// On the admin listener, where there is one.
+    Admin,
+    /// On the S3 ports.
+    S3,
+    /// Nowhere.
+    Nowhere,
+}
+
 /// Bytes for what listings keep: the store's own default.
 const LIST_CACHE: u64 = 172 << 20;
 
@@ -53,6 +64,10 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// Where health and metrics are answered.
     pub admin: Vec<Address>,
+    /// Over TLS.
+    pub admin_tls: bool,
+    /// Where the console is.
+    pub console: ConsoleAt,
     /// Certificate chains, each with its key.
     pub tls: Vec<(PathBuf, PathBuf)>,
     /// Authorities whose clients alone get in over TLS.
@@ -126,6 +141,14 @@ impl Config {
             buckets: self.buckets.clone(),
         }
     }
+
+    /// What is sealed in the background: nothing where nothing is written.
+    pub fn seal_policy(&self) -> SealPolicy {
+        match self.read_only {
+            true => SealPolicy::Off,
+            false => self.seal,
+        }
+    }
 }
 
 /// How to log: format and filter, needed before anything else.
@@ -178,11 +201,23 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
     if tls.is_empty() && tls_client_ca.is_some() {
         bail!("tls-client-ca says who gets in over TLS, which takes tls-cert and tls-key");
     }
+    let admin_tls = args.admin_tls.or(file.admin_tls).unwrap_or(false);
+    if admin_tls && tls.is_empty() {
+        bail!(
+            "admin-tls shows the certificates of tls-cert, and there are none: give tls-cert and tls-key"
+        );
+    }
     let pick = |flag: Option<String>, file: Option<String>, default: &str| {
         flag.or(file).unwrap_or_else(|| default.to_owned())
     };
     let durability = pick(args.durability, file.durability, "strict");
     let durability = buckets::durability("durability", &durability)?;
+    let console = match pick(args.console, file.console, "admin").as_str() {
+        "admin" => ConsoleAt::Admin,
+        "s3" => ConsoleAt::S3,
+        "off" => ConsoleAt::Nowhere,
+        other => bail!("console is admin, s3 or off, not {other:?}"),
+    };
     let keys = match pick(args.keys, file.keys, "any").as_str() {
         "any" => KeyPolicy::Any,
         "posix-only" => KeyPolicy::PosixOnly,
@@ -297,6 +332,8 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         root,
         listen,
         admin,
+        admin_tls,
+        console,
         tls,
         tls_client_ca,
         durability,

@@ -181,6 +181,16 @@ impl Mount {
         })
     }
 
+    /// Where it is mounted.
+    pub fn place(&self) -> &std::path::Path {
+        &self.place
+    }
+
+    /// Does the kernel read and write the files itself?
+    pub fn is_passthrough(&self) -> bool {
+        self.face.passthrough.is_enabled()
+    }
+
     /// What is open in it: files, directories, and nodes that the kernel knows.
     pub fn open(&self) -> (usize, usize, usize) {
         let face = &self.face;

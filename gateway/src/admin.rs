@@ -1,4 +1,5 @@
-//! The pages of the admin listener: `/health/live`, `/health/ready`, `/metrics`; everything else is refused.
+//! The pages of the admin listener: `/health/live`, `/health/ready`, `/metrics`, and the console where it is wanted here;
+//! everything else is refused.
 //!
 //! They ask for no key and show nothing that is worth one: no name of a bucket or an object, no key, no path but
 //! the root's and the mount's. What they say comes from an [`Admin`], which may wait for a disk that does not answer:
@@ -9,11 +10,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::console::{self, Page, Pages, State};
 use crate::meter::Exposition;
+use crate::route::named_host;
 use crate::server::{Limits, ServerOptions};
 
 /// How long the disk is given to answer.
@@ -29,6 +33,9 @@ pub trait Admin: Send + Sync + 'static {
 
     /// Writes all metrics.
     fn metrics(&self, out: &mut Exposition);
+
+    /// How it fares, for the console.
+    fn state(&self) -> State;
 }
 
 /// How the server of these pages treats its clients: a scraper or two and a load balancer, with short heads.
@@ -48,18 +55,32 @@ pub fn options() -> ServerOptions {
     }
 }
 
-/// The pages.
-pub fn router(admin: Arc<dyn Admin>) -> Router {
-    patient_router(admin, PATIENCE)
+/// The pages; `console`: with these, too.
+pub fn router(admin: Arc<dyn Admin>, console: Option<Pages>) -> Router {
+    patient_router(admin, console, PATIENCE)
 }
 
-fn patient_router(admin: Arc<dyn Admin>, patience: Duration) -> Router {
-    let turn = Arc::new(Mutex::new(()));
+fn patient_router(admin: Arc<dyn Admin>, console: Option<Pages>, patience: Duration) -> Router {
+    let (turn, console) = (Arc::new(Mutex::new(())), Arc::new(console));
     Router::new().fallback(move |request: Request<Body>| {
         let (admin, turn) = (Arc::clone(&admin), Turn(Arc::clone(&turn), patience));
+        let console = Arc::clone(&console);
         let (head, _) = request.into_parts();
-        async move { answer(admin, turn, &head.method, head.uri.path()).await }
+        async move {
+            match (*console).as_ref().and_then(|console| find(console, &head)) {
+                Some(Page::Whole(page)) => page,
+                Some(Page::State) => match in_time(turn, move || admin.state()).await {
+                    Ok(state) => console::state_page(&state),
+                    Err(text) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, text),
+                },
+                None => answer(admin, turn, &head.method, head.uri.path()).await,
+            }
+        }
     })
+}
+
+fn find(console: &Pages, head: &Parts) -> Option<Page> {
+    console.page(&head.method, head.uri.path(), named_host(head))
 }
 
 async fn answer(admin: Arc<dyn Admin>, turn: Turn, method: &Method, path: &str) -> Response<Body> {
@@ -131,6 +152,7 @@ fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Body> 
     let headers = page.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     page
 }
 
@@ -165,6 +187,14 @@ mod tests {
         fn metrics(&self, out: &mut Exposition) {
             out.one(crate::meter::Kind::Gauge, "a", "Words.", 1);
         }
+
+        fn state(&self) -> State {
+            let troubles = self.unready();
+            State {
+                troubles,
+                ..State::default()
+            }
+        }
     }
 
     async fn ask(router: &Router, method: &str, path: &str) -> (u16, String) {
@@ -186,7 +216,7 @@ mod tests {
             word: None,
             asked: AtomicUsize::new(0),
         });
-        let router = router(told.clone());
+        let router = router(told.clone(), None);
         let is = |status, text: &str| (status, text.to_owned());
         assert_eq!(
             ask(&router, "GET", "/health/live").await,
@@ -202,9 +232,42 @@ mod tests {
         let metrics = ask(&router, "GET", "/metrics").await;
         assert_eq!(metrics, is(200, "# HELP a Words.\n# TYPE a gauge\na 1\n"));
         assert_eq!(ask(&router, "POST", "/metrics").await.0, 405);
-        for path in ["/", "/metrics/", "/health", "//metrics", "/bucket/key"] {
+        for path in [
+            "/",
+            "/metrics/",
+            "/health",
+            "//metrics",
+            "/bucket/key",
+            "/.twintree/ui/",
+            "/.twintree/ui/state.json",
+        ] {
             assert_eq!(ask(&router, "GET", path).await.0, 404, "{path}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_console_is_there_where_it_is_wanted_and_the_other_pages_with_it() {
+        let told = Arc::new(Told {
+            causes: Slot::new(vec!["a trouble".to_owned()]),
+            word: None,
+            asked: AtomicUsize::new(0),
+        });
+        let pages = Pages {
+            s3: None,
+            region: "r".to_owned(),
+        };
+        let router = router(told, Some(pages));
+        for path in ["/.twintree/ui/", "/.twintree/ui/app.js", "/health/live"] {
+            assert_eq!(ask(&router, "GET", path).await.0, 200, "{path}");
+        }
+        let (status, state) = ask(&router, "GET", "/.twintree/ui/state.json").await;
+        assert_eq!(status, 200);
+        assert!(
+            state.starts_with("{\"troubles\":[\"a trouble\"]"),
+            "{state}"
+        );
+        assert_eq!(ask(&router, "GET", "/bucket/key").await.0, 404);
+        assert_eq!(ask(&router, "GET", "/.twintree/").await.0, 404);
     }
 
     #[tokio::test]
@@ -215,7 +278,7 @@ mod tests {
             word: Some(Slot::new(word)),
             asked: AtomicUsize::new(0),
         });
-        let router = patient_router(told.clone(), Duration::from_millis(50));
+        let router = patient_router(told.clone(), None, Duration::from_millis(50));
         for _ in 0..3 {
             let (status, text) = ask(&router, "GET", "/health/ready").await;
             assert_eq!(

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use twintree_store::{Bucket, BucketName, StoreError};
 
+use crate::console::Console;
 use crate::error::S3Error;
 use crate::reply::ReplyBody;
 use crate::route::Query;
@@ -52,6 +53,8 @@ pub struct Gateway {
     pub credentials: Arc<crate::auth::Credentials>,
     /// What the daemon set.
     pub settings: Settings,
+    /// Where the console is.
+    pub console: Console,
 }
 
 /// One authenticated request.

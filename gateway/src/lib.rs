@@ -9,6 +9,7 @@ pub mod body;
 pub mod call;
 pub mod checksum;
 pub mod conditional;
+pub mod console;
 pub mod date;
 pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]

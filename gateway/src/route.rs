@@ -39,15 +39,7 @@ pub struct Route {
 /// `InvalidURI`, `InvalidBucketName`, `KeyTooLongError`, `InvalidArgument` for contradicting sub-resources,
 /// `MethodNotAllowed`.
 pub fn route(parts: &Parts, query: &Query, domains: &[String]) -> S3Result<Route> {
-    // RFC 9112, section 3.2.2: the authority of an absolute-form target replaces Host; HTTP/2 has only that.
-    let host = match parts.uri.authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => parts
-            .headers
-            .get(HOST)
-            .and_then(|value| value.to_str().ok()),
-    };
-    let host_bucket = host.and_then(|host| host::bucket(host, domains));
+    let host_bucket = named_host(parts).and_then(|host| host::bucket(host, domains));
     let virtual_host = host_bucket.is_some();
     let (bucket, key) = split_path(parts.uri.path(), host_bucket)?;
     if parts.method == Method::OPTIONS {
@@ -66,6 +58,20 @@ pub fn route(parts: &Parts, query: &Query, domains: &[String]) -> S3Result<Route
         operation,
         virtual_host,
     })
+}
+
+/// Says whether the host alone names a bucket, so that the whole path is a key.
+pub(crate) fn names_bucket_by_host(parts: &Parts, domains: &[String]) -> bool {
+    named_host(parts).is_some_and(|host| host::bucket(host, domains).is_some())
+}
+
+/// How the client calls us. RFC 9112, section 3.2.2: the authority of an absolute-form target replaces Host; HTTP/2 has
+/// only that.
+pub(crate) fn named_host(parts: &Parts) -> Option<&str> {
+    match parts.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => parts.headers.get(HOST)?.to_str().ok(),
+    }
 }
 
 /// Gives the object that a path alone names, where [`route`] would find it too; `None`: it finds something else, or

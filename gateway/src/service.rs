@@ -12,7 +12,8 @@ use twintree_store::Timestamp;
 
 use crate::auth::{self, Head, Plus, Verified};
 use crate::body::RequestBody;
-use crate::call::{Call, Gateway, Reply};
+use crate::call::{Call, Gateway, Reply, blocking};
+use crate::console::{self, Console, Page, Pages, cors};
 use crate::error::{Code, Origin, S3Error};
 use crate::ops;
 use crate::reply::{Noted, ReplyBody, SentBy, into_axum};
@@ -23,7 +24,7 @@ use crate::server::{Arrival, Express, RequestId, Service, host_id};
 pub fn router(gateway: Arc<Gateway>) -> axum::Router {
     axum::Router::new().fallback(move |request: Request<Body>| {
         let gateway = Arc::clone(&gateway);
-        async move { into_axum(answer(gateway, request).await) }
+        async move { answer_browser_and_all(gateway, request).await }
     })
 }
 
@@ -34,6 +35,37 @@ pub fn service(gateway: Arc<Gateway>) -> Service {
         express: is_open.then(|| Arc::clone(&gateway) as Arc<dyn Express>),
         router: router(gateway),
     }
+}
+
+/// Answers one request, and tells browsers what they may do with the answer.
+async fn answer_browser_and_all(gateway: Arc<Gateway>, request: Request<Body>) -> Response<Body> {
+    if matches!(gateway.console, Console::Off) {
+        return into_axum(answer(gateway, request).await);
+    }
+    let (parts, body) = request.into_parts();
+    let granted = cors::granted(&gateway.console, &parts);
+    let is_beside = matches!(gateway.console, Console::Here(..));
+    if let Console::Here(pages, _) = &gateway.console
+        && let Some(Page::Whole(page)) = console_page(&gateway, pages, &parts)
+    {
+        return page;
+    }
+    let mut reply = into_axum(answer(gateway, Request::from_parts(parts, body)).await);
+    if let Some(origin) = granted {
+        cors::grant(reply.headers_mut(), origin);
+    }
+    if is_beside {
+        console::confine(reply.headers_mut());
+    }
+    reply
+}
+
+/// Finds what of the console a request asks for, where its host names no bucket.
+fn console_page(gateway: &Gateway, pages: &Pages, parts: &http::request::Parts) -> Option<Page> {
+    if route::names_bucket_by_host(parts, &gateway.settings.domains) {
+        return None;
+    }
+    pages.page(&parts.method, parts.uri.path(), route::named_host(parts))
 }
 
 /// Answers one request; every failure becomes its document here, and only here.
@@ -80,13 +112,21 @@ async fn handle(
     noted: &mut Noted,
 ) -> Result<Reply, S3Error> {
     let mut query = Query::parse(parts.uri.query().unwrap_or(""))?;
+    if let Console::Here(pages, admin) = &gateway.console
+        && let Some(Page::State) = console_page(&gateway, pages, &parts)
+    {
+        noted.principal = Some(verify(&gateway, &parts, None)?.principal);
+        let admin = Arc::clone(admin);
+        let state = blocking(move || Ok(admin.state())).await?;
+        return Ok(console::state_reply(&state));
+    }
     let route = route::route(&parts, &query, &gateway.settings.domains)?;
     noted.operation = route.operation.name();
     noted.bucket.clone_from(&route.bucket);
     noted.key.clone_from(&route.key);
     match route.operation {
         // Neither is signed in its head: a preflight never is, a form carries its signature in the body.
-        Operation::Preflight => return preflight(&parts),
+        Operation::Preflight => return preflight(&gateway.console, &parts),
         Operation::PostObject => return Err(ops::refuse_form(&parts)),
         _ => {}
     }
@@ -95,7 +135,7 @@ async fn handle(
         payload,
         scheme,
         plus,
-    } = verify(&gateway, &parts, &route)?;
+    } = verify(&gateway, &parts, virtual_bucket(&route))?;
     noted.principal = Some(principal.clone());
     if plus == Plus::Plus {
         // The signer meant a plus: read as a space, `%2B` could be changed on its way into another parameter.
@@ -116,7 +156,7 @@ async fn handle(
 fn verify(
     gateway: &Gateway,
     parts: &http::request::Parts,
-    route: &Route,
+    virtual_bucket: Option<&str>,
 ) -> Result<Verified, S3Error> {
     let head = Head {
         method: &parts.method,
@@ -124,17 +164,28 @@ fn verify(
         query: parts.uri.query(),
         headers: (&parts.headers).into(),
         authority: parts.uri.authority().map(http::uri::Authority::as_str),
-        virtual_bucket: route
-            .bucket
-            .as_ref()
-            .filter(|_| route.virtual_host)
-            .map(|bucket| bucket.as_str()),
+        virtual_bucket,
     };
     auth::verify(&head, &gateway.credentials, Timestamp::now())
 }
 
-/// No bucket has a CORS configuration yet, so no preflight is granted.
-fn preflight(parts: &http::request::Parts) -> Result<Response<ReplyBody>, S3Error> {
+/// The bucket that the host names.
+fn virtual_bucket(route: &Route) -> Option<&str> {
+    let bucket = route.bucket.as_ref().filter(|_| route.virtual_host);
+    bucket.map(|bucket| bucket.as_str())
+}
+
+/// No bucket has a CORS configuration yet, so no preflight is granted but the console's.
+fn preflight(
+    console: &Console,
+    parts: &http::request::Parts,
+) -> Result<Response<ReplyBody>, S3Error> {
+    let origin = cors::granted(console, parts);
+    if let Some(headers) = origin.and_then(|origin| cors::preflight(parts, origin)) {
+        let mut reply = Response::new(ReplyBody::Empty);
+        *reply.headers_mut() = headers;
+        return Ok(reply);
+    }
     if !parts.headers.contains_key("origin") {
         return Err(S3Error::new(Code::BadRequest)
             .message("Insufficient information. Origin request header needed."));

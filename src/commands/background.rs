@@ -36,10 +36,7 @@ impl Background {
     /// # Errors
     /// Where no thread can be had.
     pub fn start(config: &Config, store: &Arc<Store>) -> Result<Self> {
-        let seal = match config.read_only {
-            true => SealPolicy::Off,
-            false => config.seal,
-        };
+        let seal = config.seal_policy();
         let untouched = config.seal_after.unwrap_or(UNTOUCHED);
         let sealer = match seal {
             SealPolicy::Off => None,

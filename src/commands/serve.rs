@@ -46,7 +46,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     store.report_filesystems(state_outside(&config));
     let certificates = certificates(&config)?;
     let listeners = listeners(&config, certificates.as_ref(), held)?;
-    let admin_listeners = admin::bind(&config.admin)?;
+    let admin_listeners = admin::bind(&config, certificates.as_ref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -213,10 +213,13 @@ async fn serve(
         .map(Listener::endpoint)
         .collect::<Result<_, _>>()
         .context("listener")?;
+    let admin_endpoints = admin::endpoints(&bound.admin)?;
+    let (pages, console) = admin::console(config, overseer, &endpoints, &admin_endpoints);
     let gateway = Gateway {
         store: Arc::clone(store),
         credentials: Arc::clone(&reload.credentials),
         settings: config.settings.clone(),
+        console,
     };
     let options = ServerOptions {
         limits: config.limits.clone(),
@@ -233,8 +236,7 @@ async fn serve(
     });
     let mount = mount.context("cannot mount")?;
     overseer.mounted(mount);
-    let admin_endpoints = admin::endpoints(&bound.admin)?;
-    let admin = admin::serve(overseer, bound.admin);
+    let admin = admin::serve(overseer, bound.admin, pages);
     greet(config, &keys, &endpoints, &admin_endpoints);
     let service = twintree_gateway::service::service(Arc::new(gateway));
     let notifier = Arc::new(notifier);

@@ -40,6 +40,8 @@ pub struct File {
     pub abandoned_uploads: Option<String>,
     pub list_cache: Option<String>,
     pub admin: Option<String>,
+    pub admin_tls: Option<bool>,
+    pub console: Option<String>,
     pub mount: Option<PathBuf>,
     pub mount_allow_other: Option<bool>,
     pub mount_mode: Option<String>,

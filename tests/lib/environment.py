@@ -31,6 +31,8 @@ WANTED = [
     ("lintian", "lintian", "what Debian says of the .deb"),
     ("rpmlint", "rpmlint", "what is said of the .rpm"),
     ("systemd-analyze", "systemd", "the units' exposure"),
+    ("chromium", "chromium", "the console in a browser"),
+    ("chromedriver", "chromium-driver", "the console in a browser"),
     ("patch", "patch", "tests/mutants/run"),
     ("git", "git", "tests/mutants/run, and the floors of the commit before"),
     ("go", "golang, 1.26 or newer", "minio-go and the Go SDK"),
@@ -61,7 +63,7 @@ def variables():
 
 def prepare():
     """Makes the virtual environment, or brings it up to date when a requirements file changed."""
-    files = [TESTS / "requirements.txt", TESTS / "requirements-boto3-old.txt"]
+    files = [TESTS / "requirements.txt", TESTS / "requirements-boto3-old.txt", TESTS / "requirements-alone.txt"]
     wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     mark = home() / "twintree-requirements"
     if shutil.which("go"):
@@ -75,6 +77,7 @@ def prepare():
         sys.exit("python3 -m venv does not work here; on Debian: apt-get install python3-venv")
     pip = [str(python()), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "-r", str(files[0])], check=True)
+    subprocess.run([*pip, "--no-deps", "-r", str(files[2])], check=True)
     subprocess.run([*pip, "--upgrade", "--target", str(old_boto3()), "-r", str(files[1])], check=True)
     mark.write_text(wanted)
 

@@ -92,6 +92,7 @@ impl Tree {
             store: store.expect("the root is a directory"),
             credentials: Arc::new(Credentials::new([])),
             settings,
+            console: Default::default(),
         });
         Self { dir, gateway }
     }

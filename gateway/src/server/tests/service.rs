@@ -20,6 +20,7 @@ fn gateway(root: &std::path::Path) -> Arc<Gateway> {
         store,
         credentials,
         settings: Settings::default(),
+        console: Default::default(),
     })
 }
 
