@@ -211,6 +211,16 @@ def test_an_image_without_proc_gets_the_package_whole(root):
     assert (root / TREE).is_dir()
 
 
+def test_an_image_without_systemd_gets_the_package_whole(root):
+    packages.in_root(root, "dpkg", "--purge", "--force-depends", "systemd-sysv", "systemd")
+    assert not (root / "usr/bin/systemctl").exists() and not (root / "usr/bin/systemd-tmpfiles").exists()
+    install(root, packages.built()["deb"])
+    assert "install ok installed" in packages.in_root(root, "dpkg-query", "-W", "-f=${Status}", "twintree")
+    assert (root / TREE).is_dir() and packages.in_root(root, "getent", "passwd", "twintree")
+    packages.in_root(root, "dpkg", "-P", "twintree")
+    assert not (root / "etc/twintree").exists() and (root / TREE).is_dir()
+
+
 def test_the_rpm_is_installed_upgraded_and_erased_and_the_tree_is_what_it_was(root):
     if shutil.which("rpm") is None:
         tables.LINES.append("rpm is not here: the .rpm was not installed")

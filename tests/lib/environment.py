@@ -27,6 +27,8 @@ WANTED = [
     ("automake", "automake", "pjdfstest"),
     ("fusermount3", "fuse3", "the mount of an ordinary user"),
     ("debootstrap", "debootstrap", "the packages in a fresh Debian"),
+    ("linux.uml", "user-mode-linux", "the units in a booted machine"),
+    ("cc", "build-essential", "the units in a booted machine, on processors with AMX"),
     ("rpm", "rpm", "the .rpm's installation"),
     ("lintian", "lintian", "what Debian says of the .deb"),
     ("rpmlint", "rpmlint", "what is said of the .rpm"),

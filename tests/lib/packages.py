@@ -21,6 +21,10 @@ BEFORE = "557062c91cc4"
 """The commit whose trees an upgrade takes over: the last one before there were packages."""
 
 
+INCLUDE = ("systemd", "systemd-sysv", "dbus", "kmod", "curl", "procps")
+"""What such a root has beside what each Debian has."""
+
+
 def previous():
     """The daemon of BEFORE. Of its build only our own crates are made, half a minute: the others are those of the build under test."""
     made = CACHE / f"previous-{BEFORE}" / "twintree"
@@ -66,14 +70,14 @@ def built(version=None, binary=None):
     return {"deb": next(out.glob("*.deb")), "rpm": next(out.glob("*.rpm")), "stage": out / "stage", "out": out}
 
 
-def debian(kind="minbase", include=()):
-    """A fresh Debian of the smallest kind, which nobody changes; `kind` names it where it has more packages."""
+def debian():
+    """A fresh Debian that a machine can boot, and nothing else; nobody changes it."""
     release = re.search(r"VERSION_CODENAME=(\w+)", pathlib.Path("/etc/os-release").read_text()).group(1)
-    base = CACHE / f"{release}-{kind}"
+    base = CACHE / f"{release}-booted"
     if not base.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         fresh = pathlib.Path(tempfile.mkdtemp(dir=CACHE))
-        command = ["debootstrap", "--variant=minbase", *([f"--include={','.join(include)}"] if include else []), release, fresh]
+        command = ["debootstrap", "--variant=minbase", f"--include={','.join(INCLUDE)}", release, fresh]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         if done.returncode != 0:  # the network may have failed: once more, from where it is
             done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -87,9 +91,9 @@ def debian(kind="minbase", include=()):
 
 
 @contextlib.contextmanager
-def clean_root(folder, base=None):
-    """A fresh Debian (or `base`) to install into, until the block ends: what is written lies over it, or in a copy where there is no overlayfs."""
-    base = base or debian()
+def clean_root(folder):
+    """A fresh Debian to install into, until the block ends: what is written lies over it, or in a copy where there is no overlayfs."""
+    base = debian()
     parts = {name: folder / name for name in ("upper", "work", "root")}
     for part in parts.values():
         part.mkdir()
@@ -100,8 +104,8 @@ def clean_root(folder, base=None):
     try:
         yield parts["root"]
     finally:
-        if mounted:
-            subprocess.run(["umount", parts["root"]], check=True)
+        if mounted:  # who was killed in it may still be leaving
+            server.wait_until(lambda: subprocess.run(["umount", parts["root"]], capture_output=True).returncode == 0, "nobody is in the root")
         shutil.rmtree(folder)
 
 
