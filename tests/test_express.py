@@ -20,6 +20,8 @@ OWN = {"date", "x-amz-request-id", "x-amz-id-2"}
 SIZES = [0, 1, 4096, INLINE - 1, INLINE, INLINE + 1]
 HELD = 0.03
 """Seconds that `trace.Trace(slow=...)` holds a call."""
+CALM = 0.2
+"""Seconds after which every clock has ticked, so that what is known of a file is kept."""
 
 
 @pytest.fixture(scope="module")
@@ -183,16 +185,22 @@ def test_readers_and_a_writer_never_meet_a_torn_body(place):
     writer.join()
 
 
-def test_a_body_that_changes_between_the_look_and_the_read_is_not_answered_as_it_was(place, tmp_path):
-    """strace holds each read of the file; what is answered then has the ETag of its own bytes."""
+@pytest.mark.parametrize("size, calm", [(4096, False), (4096, True), (20_000, True)])
+@pytest.mark.parametrize("held", ["preadv2", "fstat"])
+def test_a_body_that_changes_between_the_look_and_the_read_is_not_answered_as_it_was(place, tmp_path, held, size, calm):
+    """strace holds each read of the file, or each look at it; what is answered then has the ETag of its own bytes. A file
+    that was `calm` is read first and looked at once, or twice where it is larger than that first read (16 KiB)."""
     path = place["on"].root / "data" / "held"
-    path.write_bytes(b"a" * 4096)
+    path.write_bytes(b"a" * size)
     seen = {}
-    with wire.Connection(place["on"]) as connection, trace.Trace(place["on"], tmp_path / "strace", slow=("preadv2",), calls="preadv2"):
+    with wire.Connection(place["on"]) as connection, trace.Trace(place["on"], tmp_path / "strace", slow=(held,), calls=f"preadv2,{held}"):
         for turn in range(6):
+            if calm:
+                time.sleep(CALM)
+                assert len({connection.ask("GET", "/data/held").headers["etag"] for _ in range(4)}) == 1
             connection.send("GET", "/data/held", wire.Signer().headers("GET", "/data/held", connection.host))
             time.sleep(HELD / 2)  # strace holds the read for HELD: this falls within it
-            body = bytes([98 + turn]) * 4096
+            body = bytes([98 + turn]) * size
             with open(path, "r+b") as file:
                 file.write(body)
             answer = connection.answer()

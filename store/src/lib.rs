@@ -87,7 +87,7 @@ pub use multipart::{
 };
 pub use name::{BucketName, ObjectKey};
 pub use object::{Access, Object, ObjectInfo, PartInfo};
-pub use ready::{Portrait, Ready};
+pub use ready::{AtOnce, Portrait, Ready};
 pub use room::{Claim, Room};
 pub use rules::{BucketOptions, Symlinks};
 pub use sealer::{Left, SealEvent, SealOptions, SealReport};

@@ -66,9 +66,17 @@ pub(crate) fn append_now(
 ) -> io::Result<usize> {
     let before = out.len();
     out.resize(before + len, 0);
-    let read = read_cached(file, offset, &mut out[before..])?.unwrap_or(0);
+    let read = fill_now(file, offset, &mut out[before..])?;
     out.truncate(before + read);
     Ok(read)
+}
+
+/// Reads into the beginning of `buf` without waiting for a disk; as [`append_now`].
+///
+/// # Errors
+/// What the read says.
+pub(crate) fn fill_now(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    Ok(read_cached(file, offset, buf)?.unwrap_or(0))
 }
 
 /// Reads exactly `len` bytes at `offset`; may wait for a disk.

@@ -75,6 +75,64 @@ fn a_quiet_file_is_described_and_its_head_made_once() {
     assert_eq!(again.head(1, |_| b"other".as_slice().into()), b"other");
 }
 
+/// What is found of a name by its whole path.
+fn at_once(quiet: &Quiet, name: &str) -> Option<Arc<Portrait>> {
+    let (bucket, key) = (quiet.bucket.name(), key(name));
+    let mut opened = quiet.bucket.store.open_at_once(bucket, &key)?;
+    let known = opened.portrait();
+    let found = quiet.bucket.ready_of(opened)?;
+    assert!(known.is_none_or(|known| Arc::ptr_eq(&known, &found.portrait)));
+    Some(found.portrait)
+}
+
+#[test]
+fn what_a_whole_path_leads_to_is_the_file_of_its_portrait_or_none() {
+    let quiet = Quiet::new("folder/object");
+    let known = quiet.known("folder/object");
+    let found = at_once(&quiet, "folder/object").expect("a file");
+    if has_xattrs(&quiet.path("folder/object")) {
+        assert!(Arc::ptr_eq(&known, &found));
+    }
+    let long = format!("folder/{}", "x".repeat(MAX_PATH));
+    for other in [
+        "folder/none",
+        "none",
+        "folder/object/",
+        "folder",
+        long.as_str(),
+    ] {
+        assert!(at_once(&quiet, other).is_none(), "{other}");
+    }
+    let outside = tempfile::tempdir().expect("a directory");
+    let (folder, moved) = (quiet.path("folder"), outside.path().join("folder"));
+    fs::create_dir(&moved).expect("made");
+    fs::copy(folder.join("object"), moved.join("object")).expect("copied");
+    fs::hard_link(folder.join("object"), quiet.path("kept")).expect("linked");
+    fs::remove_dir_all(&folder).expect("removed");
+    std::os::unix::fs::symlink(&moved, &folder).expect("linked");
+    assert!(at_once(&quiet, "folder/object").is_none(), "behind a link");
+}
+
+#[test]
+fn a_bucket_that_came_in_place_of_another_is_seen_by_a_whole_path() {
+    let quiet = Quiet::new("object");
+    quiet.known("object");
+    let (bucket, aside) = (quiet.path(""), quiet.root.path().join("aside"));
+    fs::rename(&bucket, &aside).expect("moved");
+    assert!(at_once(&quiet, "object").is_none());
+    fs::create_dir(&bucket).expect("made");
+    fs::write(bucket.join("object"), b"another").expect("written");
+    let key = key("object");
+    let mut opened = quiet
+        .bucket
+        .store
+        .open_at_once(quiet.bucket.name(), &key)
+        .expect("a file");
+    assert!(opened.portrait().is_none());
+    let now = quiet.bucket.store.bucket(quiet.bucket.name());
+    assert!(now.expect("a bucket").ready_of(opened).is_none());
+}
+
 #[test]
 fn what_is_described_is_what_open_says() {
     let quiet = Quiet::new("object.txt");
@@ -145,7 +203,8 @@ fn a_record_that_is_not_remembered_as_true_is_judged_anew() {
     assert!(
         quiet
             .bucket
-            .portrait(&key("object"), &before.state)
+            .store
+            .portrait(quiet.bucket.shared.id, &key("object"), &before.state)
             .is_none()
     );
 }
