@@ -411,6 +411,29 @@ def test_going_back_and_forth_is_the_browsers(console, tree):
     assert (tree / "bucket-two").is_dir()
 
 
+def test_a_folder_that_is_slow_to_come_is_not_shown_in_another(console, tree):
+    for name in ("slow/one", "fast/two"):
+        (tree / "bucket-one" / name).parent.mkdir()
+        (tree / "bucket-one" / name).write_text(name)
+    console.enter()
+    console.wait_for_names("fast/", "slow/")
+    console.browser.run("""const real = fetch;
+        window.fetch = async (url, ...rest) => {
+          if (String(url).includes('prefix=slow')) await new Promise((resolve) => { window.release = resolve; });
+          return real(url, ...rest);
+        };
+        window.seen = [];
+        new MutationObserver(() => window.seen.push(...[...document.querySelectorAll('#entries tr')].map((row) => row.dataset.key))).observe(document.querySelector('#entries'), { childList: true })""")
+    console.row("slow/", ".name")
+    console.browser.wait("return window.release !== undefined")
+    console.browser.run("location.hash = '#/bucket-one/fast%2F'")
+    console.wait_for_names("two")
+    console.browser.run("window.release(); await fetch('config.json'); window.seen.push('now')")
+    console.browser.click("#refresh")
+    console.browser.wait("return window.seen.lastIndexOf('fast/two') > window.seen.indexOf('now')")
+    assert console.names() == ["two"] and "slow/one" not in console.browser.run("return window.seen")
+
+
 # Deleting.
 
 def test_what_is_deleted_is_asked_about_first(console, tree):
