@@ -134,6 +134,8 @@ def test_a_good_one_is_good(tree, tmp_path, state, authority):
     ('durability = "maybe"', ['durability is strict or relaxed, not "maybe"']),
     ('header-timeout = "soon"', ["header-timeout", "no time such as"]),
     ('admin = "9001"', ['admin: "9001" is no ADDR:PORT']),
+    ('console = "on"', ['console is admin, s3 or off, not "on"']),
+    ("admin-tls = true", ["admin-tls shows the certificates of tls-cert, and there are none"]),
     ('log = "a=["', ["log", "no filter"]),
     ('log-format = "xml"', ["log-format is text or json"]),
     ('access-key = "AK"', ["access-key and secret-key go together"]),
