@@ -17,7 +17,7 @@ use twintree_store::{BucketName, ObjectKey};
 use crate::error::{Code, S3Error, S3Result};
 use crate::xml;
 
-pub use operation::{Config, Operation};
+pub use operation::{Config, Operation, Support, Supported};
 pub use query::{Query, percent_decode};
 
 /// Where a request goes.

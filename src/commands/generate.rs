@@ -1,5 +1,6 @@
 //! `twintree generate DIR`: man pages and completions, of the very words that the command line and the config file
-//! take. Hidden: who makes packages calls it (`packaging/build`).
+//! take, and the operations of S3 as they are answered. Hidden: who makes packages and pages calls it (`packaging/build`,
+//! `tests/compatibility`).
 
 use std::fs;
 use std::path::Path;
@@ -9,6 +10,7 @@ use clap::{Arg, Command, CommandFactory};
 use clap_complete::{Shell, generate_to};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
+use twintree_gateway::route::{Operation, Supported};
 
 use super::Failure;
 use crate::cli::Cli;
@@ -75,7 +77,7 @@ const FILES: [(&str, &str); 4] = [
     ),
 ];
 
-/// Writes `man/` and `completions/` into a directory.
+/// Writes `man/`, `completions/` and `operations.tsv` into a directory.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -94,7 +96,23 @@ pub fn run(dir: &Path) -> Result<(), Failure> {
         generate_to(shell, &mut command, "twintree", &completions)
             .with_context(|| format!("cannot write into {}", completions.display()))?;
     }
+    let path = dir.join("operations.tsv");
+    fs::write(&path, operations()).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(())
+}
+
+/// Every operation of S3, a line each: name, sub-resource of the bucket or nothing, how it is answered.
+fn operations() -> String {
+    let all = Operation::all();
+    let lines = all.iter().map(|one| {
+        let Supported {
+            name,
+            subresource,
+            support,
+        } = one;
+        format!("{name}\t{subresource}\t{}\n", support.word())
+    });
+    lines.collect()
 }
 
 /// Every page by the name of its file.

@@ -1,12 +1,15 @@
 //! Every operation of the S3 API, and the one that a method, a level and a sub-resource choose.
 
 mod names;
+mod support;
 
 use http::Method;
 use http::request::Parts;
 
 use super::Query;
 use crate::error::{Code, S3Error, S3Result};
+
+pub use support::{Support, Supported};
 
 /// What a request asks for. Names are those of the S3 API.
 #[expect(

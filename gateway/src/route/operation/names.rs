@@ -2,8 +2,45 @@
 
 use super::{Config, Operation};
 
+/// Those that have a variant of their own.
+pub(super) const PLAIN: [Operation; 34] = [
+    Operation::ListBuckets,
+    Operation::HeadService,
+    Operation::CreateBucket,
+    Operation::HeadBucket,
+    Operation::DeleteBucket,
+    Operation::ListObjects,
+    Operation::ListObjectsV2,
+    Operation::ListObjectVersions,
+    Operation::ListMultipartUploads,
+    Operation::GetBucketLocation,
+    Operation::DeleteObjects,
+    Operation::PostObject,
+    Operation::GetObject,
+    Operation::HeadObject,
+    Operation::PutObject,
+    Operation::CopyObject,
+    Operation::DeleteObject,
+    Operation::GetObjectAttributes,
+    Operation::GetObjectTagging,
+    Operation::PutObjectTagging,
+    Operation::DeleteObjectTagging,
+    Operation::GetObjectAcl,
+    Operation::PutObjectAcl,
+    Operation::GetObjectRetention,
+    Operation::PutObjectRetention,
+    Operation::GetObjectLegalHold,
+    Operation::PutObjectLegalHold,
+    Operation::CreateMultipartUpload,
+    Operation::UploadPart,
+    Operation::UploadPartCopy,
+    Operation::CompleteMultipartUpload,
+    Operation::AbortMultipartUpload,
+    Operation::ListParts,
+    Operation::Preflight,
+];
 /// Those that have no variant of their own.
-const UNSUPPORTED: [&str; 11] = [
+pub(super) const UNSUPPORTED: [&str; 11] = [
     "CreateSession",
     "WriteGetObjectResponse",
     "GetObjectTorrent",
@@ -20,44 +57,7 @@ const UNSUPPORTED: [&str; 11] = [
 impl Operation {
     /// Gives each name that [`Operation::name`] can give.
     pub(crate) fn names() -> Vec<&'static str> {
-        use Operation::*;
-        let plain = [
-            ListBuckets,
-            HeadService,
-            CreateBucket,
-            HeadBucket,
-            DeleteBucket,
-            ListObjects,
-            ListObjectsV2,
-            ListObjectVersions,
-            ListMultipartUploads,
-            GetBucketLocation,
-            DeleteObjects,
-            PostObject,
-            GetObject,
-            HeadObject,
-            PutObject,
-            CopyObject,
-            DeleteObject,
-            GetObjectAttributes,
-            GetObjectTagging,
-            PutObjectTagging,
-            DeleteObjectTagging,
-            GetObjectAcl,
-            PutObjectAcl,
-            GetObjectRetention,
-            PutObjectRetention,
-            GetObjectLegalHold,
-            PutObjectLegalHold,
-            CreateMultipartUpload,
-            UploadPart,
-            UploadPartCopy,
-            CompleteMultipartUpload,
-            AbortMultipartUpload,
-            ListParts,
-            Preflight,
-        ];
-        let mut names: Vec<&str> = plain.iter().map(|operation| operation.name()).collect();
+        let mut names: Vec<&str> = PLAIN.iter().map(|operation| operation.name()).collect();
         names.extend(UNSUPPORTED);
         for config in Config::ALL {
             let row = config.row();
