@@ -338,9 +338,9 @@ pub struct Inventory {
 /// environment, which wins over the file.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Serve {
-    /// The directory whose directories are buckets
+    /// The directory whose directories are buckets; several: new buckets are made in the first, which has a name before others
     #[arg(env = "TWINTREE_ROOT")]
-    pub root: Option<PathBuf>,
+    pub root: Vec<PathBuf>,
     /// Address and port, [IPv6]:port or unix:PATH; may be given several times [default: 127.0.0.1:9000]
     #[arg(
         long,
@@ -611,7 +611,7 @@ mod tests {
         let said = serve(&["--read-only", "/srv"]).expect("a command line");
         assert_eq!(
             (said.read_only, said.root),
-            (Some(true), Some("/srv".into()))
+            (Some(true), vec!["/srv".into()])
         );
         let said = serve(&["--read-only=no", "/srv"]).expect("a command line");
         assert_eq!(said.read_only, Some(false));

@@ -60,6 +60,8 @@ const LIST_CACHE: u64 = 172 << 20;
 pub struct Config {
     /// The served directory.
     pub root: PathBuf,
+    /// More of them.
+    pub more_roots: Vec<PathBuf>,
     /// Where to listen.
     pub listen: Vec<Address>,
     /// Where health and metrics are answered.
@@ -119,19 +121,29 @@ pub struct Config {
 }
 
 impl Config {
-    /// The paths of all that is served: the root, and the buckets that are mapped beside it.
+    /// The paths of all roots.
+    pub fn roots(&self) -> Vec<PathBuf> {
+        let first = std::iter::once(&self.root);
+        first.chain(&self.more_roots).cloned().collect()
+    }
+
+    /// The paths of all that is served: the roots, and the buckets that are mapped beside it.
     pub fn served(&self) -> impl Iterator<Item = &Path> {
         let mapped = self
             .buckets
             .values()
             .filter_map(|said| said.path.as_deref());
-        std::iter::once(self.root.as_path()).chain(mapped)
+        let more = self.more_roots.iter().map(PathBuf::as_path);
+        std::iter::once(self.root.as_path())
+            .chain(more)
+            .chain(mapped)
     }
 
     /// How the store is opened.
     pub fn store(&self) -> StoreOptions {
         StoreOptions {
             root: self.root.clone(),
+            more_roots: self.more_roots.clone(),
             durability: self.durability,
             keys: self.keys,
             read_only: self.read_only,
@@ -177,9 +189,9 @@ pub fn logging(args: &cli::Serve, file: &File) -> Result<(bool, String)> {
 /// # Errors
 /// A value that cannot be: the message names it and what is allowed.
 pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
-    let root = args
-        .root
-        .or(file.root)
+    let mut roots = paths(args.root, file.root).into_iter();
+    let root = roots
+        .next()
         .ok_or_else(|| anyhow!("no directory to serve: twintree serve DIR"))?;
     let listen = list(args.listen, file.listen, &["127.0.0.1:9000"]);
     let listen = listen
@@ -330,6 +342,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
     Ok(Config {
         mount: mount.transpose()?,
         root,
+        more_roots: roots.collect(),
         listen,
         admin,
         admin_tls,
@@ -372,6 +385,7 @@ pub fn tree(args: cli::Tree, etag: Option<String>, file: File) -> Result<StoreOp
         etags: etags(etag, file.etag, &file.buckets)?,
         buckets: buckets::options(file.buckets)?,
         root: args.root,
+        more_roots: Vec::new(),
         durability: Durability::Strict,
         keys: KeyPolicy::Any,
         read_only: file.read_only.unwrap_or(false),
@@ -448,7 +462,7 @@ mod tests {
 
     fn args(durability: Option<&str>) -> cli::Serve {
         cli::Serve {
-            root: Some("/srv".into()),
+            root: vec!["/srv".into()],
             state_dir: Some("/state".into()),
             durability: durability.map(str::to_owned),
             ..cli::Serve::default()

@@ -264,7 +264,7 @@ mod tests {
 
     fn config(dir: &Path) -> Config {
         let args = cli::Serve {
-            root: Some(dir.join("tree")),
+            root: vec![dir.join("tree")],
             state_dir: Some(dir.join("state")),
             ..cli::Serve::default()
         };

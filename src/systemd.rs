@@ -106,7 +106,7 @@ impl Notifier {
     pub async fn keep_telling<Answer>(
         self: Arc<Self>,
         ask: impl Fn() -> Answer,
-        root: PathBuf,
+        roots: Vec<PathBuf>,
         serving: String,
     ) where
         Answer: Future<Output = bool>,
@@ -126,16 +126,20 @@ impl Notifier {
             }
             // One look at a time: a disk that hangs takes one thread, not one more at each turn.
             let task = look.get_or_insert_with(|| {
-                let root = root.clone();
-                tokio::task::spawn_blocking(move || std::fs::symlink_metadata(root))
+                let roots = roots.clone();
+                tokio::task::spawn_blocking(move || {
+                    let gone =
+                        |root: PathBuf| std::fs::symlink_metadata(&root).err().map(|e| (root, e));
+                    roots.into_iter().find_map(gone)
+                })
             });
             let status = match timeout(every, &mut *task).await {
-                Err(_elapsed) => format!("{} does not answer", root.display()),
+                Err(_elapsed) => format!("{} does not answer", listed(&roots)),
                 Ok(seen) => {
                     look = None;
                     match seen {
-                        Ok(Ok(_)) => serving.clone(),
-                        Ok(Err(error)) => format!("{}: {error}", root.display()),
+                        Ok(None) => serving.clone(),
+                        Ok(Some((root, error))) => format!("{}: {error}", root.display()),
                         Err(_) => continue, // the runtime ends
                     }
                 }
@@ -147,6 +151,15 @@ impl Notifier {
             }
         }
     }
+}
+
+/// Paths in words.
+pub fn listed(roots: &[PathBuf]) -> String {
+    let shown: Vec<String> = roots
+        .iter()
+        .map(|root| root.display().to_string())
+        .collect();
+    shown.join(", ")
 }
 
 /// A path, or `@` and a name in the abstract namespace.
@@ -220,7 +233,7 @@ mod tests {
             }
         };
         let root = dir.path().to_owned();
-        tokio::spawn(notifier.keep_telling(ask, root, "serving".to_owned()));
+        tokio::spawn(notifier.keep_telling(ask, vec![root], "serving".to_owned()));
         for (answer, heard) in [
             ("yes", true),
             ("no", false),

@@ -1,5 +1,5 @@
-"""Buckets that the configuration maps to directories of their own, and what it says of single buckets: each promise by
-S3, in the mount and in the directory."""
+"""Several roots, buckets that the configuration maps to directories of their own, and what it says of single buckets: each
+promise by S3, in the mount and in the directory."""
 
 import errno
 import os
@@ -64,12 +64,12 @@ def names(client):
     return [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]
 
 
-def check(tree, config, state):
+def check(tree, config, state, *roots):
     """What `config check` says of it: exit code and standard error; and `serve`, which must say the same."""
     environment = {**command.environment(), "TWINTREE_ACCESS_KEY": server.ACCESS_KEY, "TWINTREE_SECRET_KEY": server.SECRET_KEY}
     said = []
     for words in (["config", "check"], ["serve", "--listen", "127.0.0.1:0"]):
-        done = subprocess.run([server.BINARY, *words, str(tree), "--config", str(config), "--state-dir", str(state)], capture_output=True,
+        done = subprocess.run([server.BINARY, *words, str(tree), *map(str, roots), "--config", str(config), "--state-dir", str(state)], capture_output=True,
                               text=True, timeout=60, stdin=subprocess.DEVNULL, env=environment)
         said.append((done.returncode, done.stderr.strip().splitlines()[-1]))
     assert said[0][0] == said[1][0], said
@@ -162,10 +162,95 @@ def test_a_directory_of_the_root_with_its_name_is_not_served_and_that_is_said(st
     (photos / "shown").write_bytes(b"y")
     place = start(*mapped(photos))
     assert names(place.client) == ["photos"] and list(s3.listed(place.client, "photos")) == ["shown"]
-    said = f"{tree}/photos is not served: a bucket of its name is mapped to another directory"
+    said = f"{tree}/photos is not served: {photos} is the bucket of its name"
     assert said in place.daemon.log.read_text()
     done = command.run("config", "check", tree, "--config", config(*mapped(photos)), "--state-dir", tmp_path / "state").stdout.decode()
     assert f"{tree}/photos would not be served" in done and f"{tree}, {photos} would be served" in done
+
+
+# Several roots.
+
+@pytest.fixture(params=["same", "other"])
+def second(request, tmp_path):
+    """Another root, on the first one's filesystem and on another."""
+    folder = tmp_path / "second"
+    folder.mkdir()
+    if request.param == "same":
+        yield folder
+        return
+    with trees.Mount(folder, "ext4", 64):
+        yield folder
+
+
+@pytest.fixture(params=["arguments", "config"])
+def rooted(request, daemon, tree, config, tmp_path):
+    """Starts a daemon on two roots, said in one way or the other."""
+    def begin(second, *flags):
+        if request.param == "config":
+            one = daemon(tree, "--admin", "127.0.0.1:0", *flags)
+            one.stop()
+            one.command = lambda: [server.BINARY, "serve", "--config", str(config(f'root = ["{tree}", "{second}"]')), "--listen", "127.0.0.1:0",
+                                   "--state-dir", str(one.state), "--admin", "127.0.0.1:0", *map(str, flags)]
+            one.start()
+        else:
+            one = daemon(tree, second, "--admin", "127.0.0.1:0", *flags)
+        return one
+
+    return begin
+
+
+def test_several_roots_are_one_tree(rooted, tree, second, random):
+    for folder in (tree / "both", second / "both", second / "own"):
+        folder.mkdir()
+        (folder / "where").write_text(folder.parent.name)
+    one = rooted(second)
+    client = s3.client(one.url)
+    assert names(client) == ["both", "own"]
+    assert s3.body(client, "both", "where") == b"tree" and s3.body(client, "own", "where") == b"second"
+    assert f"{second}/both is not served: {tree}/both is the bucket of its name" in one.log.read_text()
+    client.create_bucket(Bucket="new-one")
+    assert (tree / "new-one").is_dir()
+    s3.refused(409, "BucketAlreadyOwnedByYou", s3.client(one.url, region="eu-west-1").create_bucket, Bucket="own",
+               CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    body = random.bytes(100_000)
+    client.put_object(Bucket="own", Key="dir/k", Body=body)
+    client.copy_object(Bucket="new-one", Key="copy", CopySource="own/dir/k")
+    assert (second / "own/dir/k").read_bytes() == body == (tree / "new-one/copy").read_bytes()
+    (second / "direct").mkdir()
+    (second / "direct" / "k").write_bytes(b"x")
+    assert [s3.body(client, "direct", "k") for _ in range(3)] == [b"x"] * 3
+    (tree / "direct").mkdir()
+    s3.refused(404, "NoSuchKey", client.get_object, Bucket="direct", Key="k")
+    assert s3.listed(client, "direct") == {}, "the first root has it now"
+    (tree / "direct").rmdir()
+    client.delete_object(Bucket="direct", Key="k")
+    client.delete_bucket(Bucket="direct")
+    assert not (second / "direct").exists() and names(client) == ["both", "new-one", "own"]
+
+
+def test_a_root_that_is_gone_is_503_and_the_buckets_of_the_other_go_on(rooted, tree, tmp_path):
+    (tmp_path / "second" / "own").mkdir(parents=True)
+    (tree / "first").mkdir()
+    one = rooted(tmp_path / "second")
+    client = s3.client(one.url)
+    assert names(client) == ["first", "own"]
+    os.rename(tmp_path / "second", tmp_path / "aside")
+    client.put_object(Bucket="first", Key="k", Body=b"x")
+    for bucket in ("own", "nobodys"):
+        s3.refused(503, "ServiceUnavailable", client.list_objects_v2, Bucket=bucket)
+    s3.refused(503, "ServiceUnavailable", client.list_buckets)
+    page = admin.page(one, "/health/ready")
+    assert page.status == 503 and f"the served directory {tmp_path}/second is gone" in page.text
+    os.rename(tmp_path / "aside", tmp_path / "second")
+    assert names(client) == ["first", "own"] and admin.page(one, "/health/ready").status == 200
+
+
+def test_roots_that_lie_in_each_other_are_refused(tree, config, tmp_path):
+    (tree / "inside").mkdir()
+    code, said = check(tree, config("[buckets]"), tmp_path / "state", tree / "inside")
+    assert code == USAGE and "hold the same files: name directories of which none lies in another" in said
+    code, said = check(tree, config("[buckets]"), tmp_path / "state", "/nowhere/root")
+    assert code == NO_INPUT and "cannot serve /nowhere/root: there is no such directory" in said
 
 
 # Gone is never empty.
@@ -483,3 +568,44 @@ def test_a_mount_point_inside_a_mapped_bucket_is_refused(tree, tmp_path, config)
     one = server.Daemon(tree, tmp_path / "one", "--config", config(*mapped(tmp_path / "photos")), "--mount", tmp_path / "photos" / "point")
     with pytest.raises(AssertionError, match="lies inside the served directory"):
         one.start()
+
+
+@needs_mount
+@pytest.mark.parametrize("mode", ["passthrough", "plain"])
+def test_the_mount_shows_the_buckets_of_all_roots(daemon, tree, second, tmp_path, mode):
+    for folder in (tree / "both", second / "both", second / "own", second / "other"):
+        folder.mkdir()
+        (folder / "where").write_text(folder.parent.name)
+    point = tmp_path / "mount"
+    point.mkdir()
+    one = daemon(tree, second, "--mount", point, "--mount-mode", mode, "--mount-ttl", "3600s")
+    try:
+        client = s3.client(one.url)
+        assert sorted(os.listdir(point)) == ["both", "other", "own"]
+        assert [(point / name / "where").read_text() for name in ("both", "own")] == ["tree", "second"]
+        with os.scandir(point) as entries:
+            assert {entry.inode() for entry in entries} == {entry.stat().st_ino for entry in os.scandir(point)}
+        (point / "new-one").mkdir()
+        assert (tree / "new-one").is_dir()
+        os.rename(point / "own", point / "renamed")
+        assert (second / "renamed" / "where").exists() and names(client) == ["both", "new-one", "other", "renamed"]
+        refused(errno.EXDEV, os.rename, point / "renamed", point / "both")
+        refused(errno.ENOTEMPTY, os.rmdir, point / "renamed")
+        (point / "renamed" / "where").unlink()
+        (point / "renamed").rmdir()
+        assert not (second / "renamed").exists()
+        client.delete_object(Bucket="other", Key="where")
+        client.delete_bucket(Bucket="other")
+        assert sorted(os.listdir(point)) == ["both", "new-one"]
+        server.wait_until(lambda: "heard of at once" in one.log.read_text(), "the watcher has looked at it")
+        (second / "direct").mkdir()
+        server.wait_until(lambda: (point / "direct").is_dir(), "the mount shows what a direct writer made")
+        os.rmdir(second / "direct")
+        server.wait_until(lambda: not (point / "direct").exists(), "and that it is gone")
+        for number in range(200):
+            (second / f"many-{number}").mkdir()
+        server.wait_until(lambda: len(os.listdir(point)) == 202, "each is listed once")
+        assert len(set(os.listdir(point))) == 202
+    finally:
+        one.stop()
+        mountpoint.unmount(point)

@@ -25,10 +25,11 @@ pub fn check(args: cli::Serve) -> Result<(), Failure> {
     };
     config::check::rest(&config, &log, set).map_err(Failure::Usage)?;
     let mut text = String::new();
-    for dir in hidden {
+    for (dir, other) in hidden {
         text.push_str(&format!(
-            "{} would not be served: a bucket of its name is mapped to another directory\n",
-            dir.display()
+            "{} would not be served: {} is the bucket of its name\n",
+            dir.display(),
+            other.display()
         ));
     }
     let served: Vec<String> = config

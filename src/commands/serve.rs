@@ -124,10 +124,11 @@ fn open(config: &Config) -> Result<Arc<Store>, Failure> {
         Err(StoreError::InvalidRequest(why)) => return Err(Failure::Usage(anyhow!(why))),
         opened => opened.with_context(|| format!("cannot serve {}", config.root.display()))?,
     };
-    for dir in store.shadowed() {
+    for (dir, other) in store.shadowed() {
         tracing::warn!(
-            "{} is not served: a bucket of its name is mapped to another directory",
-            dir.display()
+            "{} is not served: {} is the bucket of its name",
+            dir.display(),
+            other.display()
         );
     }
     store.set_list_cache(config.list_cache);
@@ -247,8 +248,7 @@ async fn serve(
         let asked = asked.clone();
         async move { asked.answers().await }
     };
-    let root = config.root.clone();
-    tokio::spawn(Arc::clone(&notifier).keep_telling(ask, root, serving));
+    tokio::spawn(Arc::clone(&notifier).keep_telling(ask, config.roots(), serving));
     let leave = config.limits.drain + LAST_WORK * 2;
     let leaving = Arc::clone(overseer);
     let shutdown = async move {
@@ -278,7 +278,8 @@ async fn serve(
 /// What the service manager shows as our state.
 fn serving(config: &Config, endpoints: &[Endpoint]) -> String {
     let at: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
-    format!("serving {} on {}", config.root.display(), at.join(", "))
+    let roots = systemd::listed(&config.roots());
+    format!("serving {roots} on {}", at.join(", "))
 }
 
 /// Says on standard output where we listen, and to whom a first start made a key, how to use it.
@@ -292,7 +293,7 @@ fn greet(config: &Config, keys: &Keys, endpoints: &[Endpoint], admin: &[Endpoint
         text.push_str(&format!("listening on {endpoint}\n"));
     }
     tracing::info!(
-        root = %config.root.display(),
+        root = %systemd::listed(&config.roots()),
         durability = ?config.durability,
         keys_from = keys.source,
         read_only = config.read_only,

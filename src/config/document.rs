@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn it_is_taken_as_it_stands_and_its_defaults_change_nothing() {
         let args = || cli::Serve {
-            root: Some("/srv/twintree".into()),
+            root: vec!["/srv/twintree".into()],
             ..cli::Serve::default()
         };
         let meant = |text: &str| {

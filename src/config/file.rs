@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct File {
-    pub root: Option<PathBuf>,
+    pub root: Option<OneOrMany>,
     pub listen: Option<OneOrMany>,
     pub durability: Option<String>,
     pub keys: Option<String>,

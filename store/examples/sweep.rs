@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         verify_mtime_only: false,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     });
     match store {
         Ok(store) => {

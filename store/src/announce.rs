@@ -99,7 +99,7 @@ impl Store {
     pub(crate) fn announce_bucket(&self, name: &BucketName, old: Option<Inode>, kind: ChangeKind) {
         let mut announcement = self.changes.announcement();
         let text = name.as_str().as_bytes();
-        announcement.add(change(self, name, self.root(), text, old, kind));
+        announcement.add(change(self, name, &self.first_root().dir, text, old, kind));
         announcement.wait();
     }
 }

@@ -1,7 +1,7 @@
-//! The root and its buckets, and those that are mapped: which directories are served, and by which rules.
+//! The roots and their buckets, and those that are mapped: which directories are served, and by which rules.
 //!
 //! A bucket is resolved anew for every request, so that one renamed, removed or replaced directly shows
-//! at once; and the root is compared with what it was when we started, so that a missing disk is never
+//! at once; and the roots are compared with what it was when we started, so that a missing disk is never
 //! taken for an empty one.
 
 use std::collections::BTreeMap;
@@ -15,14 +15,13 @@ use parking_lot::RwLock;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
-use crate::fsfacts::FsFacts;
 use crate::list::cache::NameCache;
-use crate::mapped::{self, Mapped};
 use crate::path::HideList;
 use crate::probe::daemon::Probes;
 use crate::record::Judge;
 use crate::root::{Tree, kind, system};
 use crate::rules::{AllRules, Rules, Scopes};
+use crate::served::{self, Served};
 use crate::shared::{BucketShared, Buckets, Held};
 use crate::snapshot::Snapshots;
 use crate::sync::Syncers;
@@ -35,8 +34,10 @@ use crate::{
 /// How a store is opened.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// The directory whose directories are buckets.
+    /// The directory whose directories are buckets, and in which new ones are made.
     pub root: PathBuf,
+    /// More such directories. Where a name is in several, the first has it.
+    pub more_roots: Vec<PathBuf>,
     /// What is on disk before a write is answered.
     pub durability: Durability,
     /// Which keys are taken.
@@ -58,6 +59,7 @@ impl StoreOptions {
     pub fn of(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
+            more_roots: Vec::new(),
             durability: Durability::Strict,
             keys: KeyPolicy::Any,
             read_only: false,
@@ -68,12 +70,11 @@ impl StoreOptions {
         }
     }
 
-    /// Looks whether it could be opened, and gives the root's directories that nobody would see, since a bucket of their
-    /// name is mapped to another.
+    /// Looks whether it could be opened, and gives what [`Store::shadowed`] would.
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub fn shadowed(self) -> Result<Vec<PathBuf>> {
+    pub fn shadowed(self) -> Result<Vec<(PathBuf, PathBuf)>> {
         Ok(Store::open(self)?.shadowed())
     }
 }
@@ -89,7 +90,7 @@ pub struct BucketInfo {
     pub location: Option<String>,
 }
 
-/// The tree under one root, and what is mapped beside it.
+/// The tree under the roots, and what is mapped beside them.
 pub struct Store {
     pub(crate) options: StoreOptions,
     /// Of all buckets.
@@ -97,7 +98,7 @@ pub struct Store {
     /// What is kept back, bucket by bucket.
     pub(crate) scopes: Scopes,
     /// Buckets that lie elsewhere than under the root.
-    pub(crate) mapped: BTreeMap<BucketName, Mapped>,
+    pub(crate) mapped: BTreeMap<BucketName, Served>,
     rules: RwLock<AllRules>,
     /// Which ETags objects get from now on.
     etags: RwLock<Arc<ETagKinds>>,
@@ -120,12 +121,8 @@ pub struct Store {
     pub(crate) changes: Arc<Changes>,
     /// Snapshots of files that are being written.
     pub(crate) snapshots: Arc<Snapshots>,
-    /// The root's absolute path, without links.
-    location: PathBuf,
-    root: OwnedFd,
-    root_id: (u32, u32, u64, u64),
-    /// What the root lies on.
-    facts: FsFacts,
+    /// At least one.
+    pub(crate) roots: Vec<Served>,
 }
 
 /// One bucket, resolved for one request: holds its directory's descriptor.
@@ -144,17 +141,9 @@ impl Store {
     /// # Errors
     /// `Io`, `Denied` or `Unavailable` where the root is no directory that we may enter.
     pub fn open(options: StoreOptions) -> Result<Arc<Self>> {
-        let shown = options.root.display().to_string();
-        let location = options
-            .root
-            .canonicalize()
-            .map_err(|e| StoreError::from_io(&shown, e))?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = fs::open(&location, flags, Mode::empty()).map_err(|e| system(&shown, e))?;
-        let root_id = identity(&root, AtFlags::EMPTY_PATH).map_err(|e| system(&shown, e))?;
-        let facts = fsfacts::facts(&root);
+        let roots = served::open_roots(&options)?;
         let scopes = Scopes::new(&options);
-        let mapped = mapped::open_all(&options, &location)?;
+        let mapped = served::open_mapped(&options, &roots)?;
         let judge = Judge::new(options.verify_mtime_only);
         Ok(Arc::new(Self {
             etags: RwLock::new(Arc::new(options.etags.clone())),
@@ -173,10 +162,7 @@ impl Store {
             probes: Probes::default(),
             changes: Arc::default(),
             snapshots: Arc::default(),
-            location,
-            root,
-            root_id,
-            facts,
+            roots,
         }))
     }
 
@@ -231,19 +217,33 @@ impl Store {
         self.rules.read().any_is_read_only()
     }
 
-    /// Directories of the root that nobody sees, since a bucket of their name is mapped to another.
-    pub fn shadowed(&self) -> Vec<PathBuf> {
-        let names = self.mapped.keys().map(BucketName::as_str);
-        let under = names.filter(|name| is_directory(&self.root, name.as_bytes()));
-        under.map(|name| self.location.join(name)).collect()
+    /// Directories of roots that nobody sees, each with the one that is served in its place: a bucket of its name is
+    /// mapped, or lies in a root before.
+    pub fn shadowed(&self) -> Vec<(PathBuf, PathBuf)> {
+        let mut taken: BTreeMap<BucketName, PathBuf> = BTreeMap::new();
+        for (name, mapped) in &self.mapped {
+            taken.insert(name.clone(), mapped.location.clone());
+        }
+        let mut shadowed = Vec::new();
+        for root in &self.roots {
+            // What cannot be read serves nobody.
+            let Ok(names) = names_in(root) else { continue };
+            for name in names {
+                let here = root.location.join(name.as_str());
+                match taken.get(&name) {
+                    Some(_) if !is_directory(&root.dir, name.as_str().as_bytes()) => {}
+                    Some(served) => shadowed.push((here, served.clone())),
+                    None => drop(taken.insert(name, here)),
+                }
+            }
+        }
+        shadowed
     }
 
-    /// The absolute paths, without links, of all that is served: the root's, and those of mapped buckets.
+    /// The absolute paths, without links, of all that is served: the roots', and those of mapped buckets.
     pub fn locations(&self) -> impl Iterator<Item = &Path> {
-        let mapped = self.mapped.values().map(|mapped| &mapped.location);
-        std::iter::once(&self.location)
-            .chain(mapped)
-            .map(PathBuf::as_path)
+        let all = self.roots.iter().chain(self.mapped.values());
+        all.map(|served| served.location.as_path())
     }
 
     /// Who is writing, and who must be told of changes.
@@ -256,32 +256,24 @@ impl Store {
     /// # Errors
     /// `Unavailable` when the root is gone: never an empty list for a missing disk.
     pub fn buckets(self: &Arc<Self>) -> Result<Vec<BucketInfo>> {
-        self.check_root()?;
-        let top = self.open_root()?;
+        self.check_roots()?;
+        let mut names = BTreeMap::new();
+        for root in &self.roots {
+            for name in names_in(root)? {
+                if !self.mapped.contains_key(&name) {
+                    names.entry(name).or_insert(root);
+                }
+            }
+        }
         let mut found = Vec::new();
-        for entry in Dir::new(top).map_err(|e| system("the root", e))? {
-            let entry = entry.map_err(|e| system("the root", e))?;
-            let Some(name) = entry
-                .file_name()
-                .to_str()
-                .ok()
-                .and_then(|n| BucketName::parse(n).ok())
-            else {
-                continue;
-            };
-            if self.mapped.contains_key(&name) {
-                continue;
-            }
-            if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
-                continue;
-            }
+        for (name, root) in names {
             // One directory that we may not enter, or that vanishes meanwhile, never breaks the list.
             match self.bucket(&name).and_then(|bucket| bucket.info_at_least()) {
                 Ok(info) => found.push(info),
                 // A bucket whose own disk is gone is still one: a client that mirrors must not take it for deleted.
                 Err(StoreError::Unavailable(_)) => {
-                    self.check_root()?;
-                    found.extend(self.bare_mount_point(&name));
+                    self.check_roots()?;
+                    found.extend(bare_mount_point(root, &name));
                 }
                 Err(StoreError::NoSuchBucket(_) | StoreError::Denied(_)) => {}
                 Err(e) => return Err(e),
@@ -303,33 +295,39 @@ impl Store {
         Ok(found)
     }
 
-    /// The root's directory, opened for reading and syncing.
+    /// The first root's directory, opened for reading and syncing.
     pub(crate) fn open_root(&self) -> Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        fs::openat(&self.root, c".", flags, Mode::empty()).map_err(|e| system("the root", e))
+        self.first_root().open_top()
     }
 
-    /// Does the root, or a mapped bucket, lie on a filesystem that is itself stacked on another?
+    /// The root in which new buckets are made.
+    pub(crate) fn first_root(&self) -> &Served {
+        &self.roots[0]
+    }
+
+    /// Does a root, or a mapped bucket, lie on a filesystem that is itself stacked on another?
     pub fn is_stacked(&self) -> bool {
-        let mapped = self.mapped.values().map(|mapped| &mapped.facts);
-        std::iter::once(&self.facts)
-            .chain(mapped)
-            .any(|facts| facts.name == "overlay")
+        let mut all = self.roots.iter().chain(self.mapped.values());
+        all.any(|served| served.facts.name == "overlay")
     }
 
-    /// The root's absolute path, without links.
+    /// The first root's absolute path, without links.
     pub fn location(&self) -> &Path {
-        &self.location
+        &self.first_root().location
     }
 
-    /// What can be said of a bucket whose disk is gone: its name, and the mount point's own time.
-    fn bare_mount_point(&self, name: &BucketName) -> Option<BucketInfo> {
-        let stat = fs::statat(&self.root, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some(BucketInfo {
-            name: name.clone(),
-            created: Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as i64),
-            location: None,
-        })
+    /// The root that has a directory of this name; none: no bucket is called so, but those that are mapped.
+    ///
+    /// # Errors
+    /// `Unavailable` where a root before it is gone: nobody knows what is in that.
+    pub(crate) fn root_with(&self, name: &BucketName) -> Result<Option<&Served>> {
+        for root in &self.roots {
+            check_root(root, Access::Blocking)?;
+            if is_directory(&root.dir, name.as_str().as_bytes()) {
+                return Ok(Some(root));
+            }
+        }
+        Ok(None)
     }
 
     /// Resolves a bucket now; a bucket removed or replaced directly shows at once. May wait for the disk.
@@ -354,23 +352,32 @@ impl Store {
         if !hidden && let Some(mapped) = self.mapped.get(name) {
             return self.resolve_mapped(name, mapped, access);
         }
-        if access == Access::Cached && self.facts.remote {
+        if access == Access::Cached && self.roots.iter().any(|root| root.facts.remote) {
             return Err(StoreError::WouldBlock);
         }
         if !hidden && let Some(Held { tree, shared, .. }) = self.still_held(name) {
             return Ok(self.bucket_of(name, tree, shared));
         }
-        self.check_root()?;
-        if hidden {
-            return Err(missing());
+        let mut found = None;
+        for (at, root) in self.roots.iter().enumerate() {
+            check_root(root, access)?;
+            if hidden {
+                continue;
+            }
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            match open_beneath(&root.dir, name.as_str(), flags, access) {
+                Ok(dir) => {
+                    found = Some((at, root, dir));
+                    break;
+                }
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(Errno::AGAIN) if access == Access::Cached => {
+                    return Err(StoreError::WouldBlock);
+                }
+                Err(e) => return Err(system(name.as_str(), e)),
+            }
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let dir = match open_beneath(&self.root, name.as_str(), flags, access) {
-            Ok(dir) => dir,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
-            Err(Errno::AGAIN) if access == Access::Cached => return Err(StoreError::WouldBlock),
-            Err(e) => return Err(system(name.as_str(), e)),
-        };
+        let (at, root, dir) = found.ok_or_else(missing)?;
         // Linux: without asking, a network filesystem answers from what it knows (statx(2)); which inode an
         // open directory is does not change.
         let asking = match access {
@@ -380,7 +387,7 @@ impl Store {
         let stat = fs::statx(&dir, c"", AtFlags::EMPTY_PATH | asking, StatxFlags::INO)
             .map_err(|e| system(name.as_str(), e))?;
         let device = fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
-        let root_device = fs::makedev(self.root_id.0, self.root_id.1);
+        let root_device = root.device();
         if !self
             .buckets
             .still_mounted(name.as_str(), device, root_device)
@@ -392,12 +399,12 @@ impl Store {
         let id = (device, stat.stx_ino);
         let shared = match self.buckets.known(id) {
             Some(shared) => shared,
-            None if device == root_device => self.buckets.add(id, self.facts),
+            None if device == root_device => self.buckets.add(id, root.facts),
             // What a filesystem of its own is has to be asked of it.
             None if access == Access::Cached => return Err(StoreError::WouldBlock),
             None => self.buckets.add(id, fsfacts::facts(&dir)),
         };
-        let location = self
+        let location = root
             .location
             .join(name.as_str())
             .as_os_str()
@@ -411,9 +418,13 @@ impl Store {
         if device == root_device
             && let Ok(path) = CString::new(location)
         {
-            let (tree, shared, path) = (tree.clone(), Arc::clone(&shared), Arc::new(path));
-            self.buckets
-                .hold(name.as_str(), Held { tree, shared, path });
+            let held = Held {
+                tree: tree.clone(),
+                shared: Arc::clone(&shared),
+                path: Arc::new(path),
+                root: at,
+            };
+            self.buckets.hold(name.as_str(), held);
         }
         Ok(self.bucket_of(name, tree, shared))
     }
@@ -422,7 +433,7 @@ impl Store {
     fn resolve_mapped(
         self: &Arc<Self>,
         name: &BucketName,
-        mapped: &Mapped,
+        mapped: &Served,
         access: Access,
     ) -> Result<Bucket> {
         if access == Access::Cached && mapped.facts.remote {
@@ -462,19 +473,17 @@ impl Store {
         let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
         let now = fs::statx(fs::CWD, held.path.as_c_str(), asking, wanted).ok()?;
         let on = (now.stx_dev_major, now.stx_dev_minor, now.stx_mnt_id);
-        let (major, minor, mount, _) = self.root_id;
+        let (before, root) = (&self.roots[..held.root], &self.roots[held.root]);
+        // Somebody may have made one of its name in a root before it, which has it then.
+        if before
+            .iter()
+            .any(|root| is_directory(&root.dir, name.as_str().as_bytes()))
+        {
+            return None;
+        }
+        let (major, minor, mount, _) = root.id;
         let id = (fs::makedev(major, minor), now.stx_ino);
         (on == (major, minor, mount) && held.shared.id == id).then_some(held)
-    }
-
-    /// The root's own descriptor, for making and removing buckets.
-    pub(crate) fn root(&self) -> impl AsFd + '_ {
-        &self.root
-    }
-
-    /// The mount that the root lies on.
-    pub(crate) fn mount(&self) -> u64 {
-        self.root_id.2
     }
 
     /// Refuses writes of a read-only store.
@@ -485,24 +494,46 @@ impl Store {
         Ok(())
     }
 
-    /// Is the root still the directory that we opened?
-    pub(crate) fn check_root(&self) -> Result<()> {
-        let now = fs::statx(
-            fs::CWD,
-            &self.location,
-            AtFlags::empty(),
-            StatxFlags::BASIC_STATS | StatxFlags::MNT_ID,
-        );
-        if now.is_ok_and(|s| {
-            (s.stx_dev_major, s.stx_dev_minor, s.stx_mnt_id, s.stx_ino) == self.root_id
-        }) {
-            return Ok(());
-        }
-        Err(StoreError::Unavailable(format!(
-            "the root {}",
-            self.location.display()
-        )))
+    /// Are the roots still the directories that we opened?
+    pub(crate) fn check_roots(&self) -> Result<()> {
+        let mut roots = self.roots.iter();
+        roots.try_for_each(|root| check_root(root, Access::Blocking))
     }
+}
+
+/// Is a root still the directory that we opened?
+fn check_root(root: &Served, access: Access) -> Result<()> {
+    match root.is_there(access) {
+        true => Ok(()),
+        false => Err(StoreError::Unavailable(format!(
+            "the root {}",
+            root.location.display()
+        ))),
+    }
+}
+
+/// The names in a root that may be buckets.
+pub(crate) fn names_in(root: &Served) -> Result<Vec<BucketName>> {
+    let mut names = Vec::new();
+    for entry in Dir::new(root.open_top()?).map_err(|e| system("the root", e))? {
+        let entry = entry.map_err(|e| system("the root", e))?;
+        let name = entry.file_name().to_str().ok();
+        let name = name.and_then(|name| BucketName::parse(name).ok());
+        if matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
+            names.extend(name);
+        }
+    }
+    Ok(names)
+}
+
+/// What can be said of a bucket whose disk is gone: its name, and the mount point's own time.
+fn bare_mount_point(root: &Served, name: &BucketName) -> Option<BucketInfo> {
+    let stat = fs::statat(&root.dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    Some(BucketInfo {
+        name: name.clone(),
+        created: Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as i64),
+        location: None,
+    })
 }
 
 impl Bucket {

@@ -1,13 +1,15 @@
-//! Is the root still there, the same, and can it be written?
+//! Are the roots still there, and what is mapped, the same, and can they be written?
 
 use rustix::fs::{self, AtFlags, StatVfsMountFlags, StatxFlags};
 
+use crate::served::Served;
 use crate::{Access, Store};
 
 impl Store {
-    /// Why the root cannot be served as it was meant to, one sentence each; none: all is well. May wait for the disk.
+    /// Why what is served cannot be as it was meant to, one sentence each; none: all is well. May wait for the disk.
     pub fn troubles(&self) -> Vec<String> {
-        let mut troubles = self.troubles_of_root();
+        let roots = self.roots.iter();
+        let mut troubles: Vec<String> = roots.flat_map(|root| self.troubles_of(root)).collect();
         for (name, mapped) in &self.mapped {
             let (location, shown) = (mapped.location.display(), name.as_str());
             if mapped.check(Access::Blocking).is_err() {
@@ -27,12 +29,12 @@ impl Store {
         troubles
     }
 
-    fn troubles_of_root(&self) -> Vec<String> {
-        let location = self.location().display();
+    fn troubles_of(&self, root: &Served) -> Vec<String> {
+        let location = root.location.display();
         // By its path, as whoever writes into it directly finds it.
         let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
-        let here = match fs::statx(fs::CWD, self.location(), AtFlags::empty(), wanted) {
-            Ok(_) if self.check_root().is_ok() => self.root(),
+        let here = match fs::statx(fs::CWD, &root.location, AtFlags::empty(), wanted) {
+            Ok(_) if root.is_there(Access::Blocking) => &root.dir,
             Ok(_) => {
                 return vec![format!(
                     "the served directory {location} was replaced by another, or something was mounted on it or unmounted: restart to serve what is there now"

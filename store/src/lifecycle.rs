@@ -13,6 +13,7 @@ use crate::name::RESERVED;
 use crate::path::{HideList, annex_piece, key_text};
 use crate::record::FileState;
 use crate::root::{mount_of, system};
+use crate::served::Served;
 use crate::{BucketName, BucketSettings, Inode, Result, Store, StoreError, Timestamp};
 
 /// Directories below a bucket that one removal descends into at most at once, by depth: as many as a key has
@@ -47,7 +48,7 @@ impl Store {
         settings: BucketSettings,
     ) -> Result<()> {
         self.check_writable()?;
-        self.check_root()?;
+        self.check_roots()?;
         if self.hide.hides(name.as_str().as_bytes()) {
             return Err(StoreError::Reserved(name.to_string()));
         }
@@ -57,7 +58,12 @@ impl Store {
         if self.rules_of(name).read_only {
             return Err(StoreError::ReadOnly(format!("bucket {name:?}")));
         }
-        match fs::mkdirat(self.root(), name.as_str(), Mode::from_raw_mode(0o777)) {
+        // Another root may have one.
+        if self.root_with(name)?.is_some() {
+            return Err(StoreError::BucketExists(name.to_string()));
+        }
+        let root = self.first_root();
+        match fs::mkdirat(&root.dir, name.as_str(), Mode::from_raw_mode(0o777)) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(StoreError::BucketExists(name.to_string())),
             Err(e) => return Err(system(name.as_str(), e)),
@@ -75,7 +81,7 @@ impl Store {
                 "the new bucket's settings are not kept: {e}"
             );
         }
-        self.sync_root()
+        self.sync_root(root)
     }
 
     /// Removes a bucket that holds no object; a person's empty directories go with it. Blocking.
@@ -100,6 +106,8 @@ impl Store {
             return Err(StoreError::Mapped(name.to_string()));
         }
         let bucket = self.bucket(name)?;
+        let missing = || StoreError::NoSuchBucket(name.to_string());
+        let root = self.root_with(name)?.ok_or_else(missing)?;
         bucket.check_writable()?;
         let top = bucket.tree.open_top()?;
         let old = FileState::look(&top).ok().map(|state| state.inode());
@@ -110,12 +118,12 @@ impl Store {
         if mount_of(top.as_fd())
             .map_err(|e| system(name.as_str(), e))?
             .2
-            != self.mount()
+            != root.mount()
         {
             return Err(not_empty(MOUNTED.to_owned()));
         }
         let removal = Removal {
-            store: self,
+            mount: root.mount(),
             hide: bucket.tree.hide(),
         };
         if let Some(found) = removal.content(&top, String::new(), 0)? {
@@ -128,7 +136,7 @@ impl Store {
         {
             return Err(not_empty(found));
         }
-        let removed = self.remove_emptied(name, &removal, &top, annex.as_ref(), &not_empty);
+        let removed = self.remove_emptied((root, name), &removal, &top, annex.as_ref(), &not_empty);
         let kind = match &removed {
             Ok(()) => ChangeKind::BucketRemoved,
             // Some of a person's empty directories may be gone all the same.
@@ -136,13 +144,13 @@ impl Store {
         };
         tell(old, kind);
         removed?;
-        self.sync_root()
+        self.sync_root(root)
     }
 
     /// Removes a bucket that was found without content.
     fn remove_emptied(
         &self,
-        name: &BucketName,
+        (root, name): (&Served, &BucketName),
         removal: &Removal,
         top: &OwnedFd,
         annex: Option<&OwnedFd>,
@@ -157,7 +165,7 @@ impl Store {
             return Err(not_empty(found));
         }
         remove_tree(top, RESERVED.as_bytes(), 0)?;
-        match fs::unlinkat(self.root(), name.as_str(), AtFlags::REMOVEDIR) {
+        match fs::unlinkat(&root.dir, name.as_str(), AtFlags::REMOVEDIR) {
             Ok(()) => {}
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 let left = entries(top)?.into_iter().next();
@@ -173,18 +181,18 @@ impl Store {
         Ok(())
     }
 
-    fn sync_root(&self) -> Result<()> {
+    fn sync_root(&self, root: &Served) -> Result<()> {
         if self.options.durability == crate::Durability::Relaxed {
             return Ok(());
         }
-        let root = self.open_root()?;
-        fs::fsync(root).map_err(|e| system("the root", e))
+        fs::fsync(root.open_top()?).map_err(|e| system("the root", e))
     }
 }
 
 /// A removal that is under way.
 struct Removal<'a> {
-    store: &'a Store,
+    /// The root's: nothing of another is descended into.
+    mount: u64,
     hide: &'a HideList,
 }
 
@@ -206,7 +214,7 @@ impl Removal<'_> {
                 return Ok(Some(format!("{shown}/")));
             }
             let mount = mount_of(child.as_fd()).map_err(|e| system(&shown, e))?.2;
-            if mount != self.store.mount() {
+            if mount != self.mount {
                 return Ok(Some(format!("{shown}/, {MOUNTED}")));
             }
             if let Some(found) = self.content(&child, format!("{shown}/"), depth + 1)? {
@@ -342,6 +350,7 @@ mod tests {
             verify_mtime_only: false,
             etags: Default::default(),
             buckets: Default::default(),
+            more_roots: Vec::new(),
         })
         .expect("a store")
     }

@@ -142,14 +142,27 @@ impl TreeView {
         bucket.map_or(scopes.usual(), |bucket| scopes.of(&bucket))
     }
 
-    /// The directory (O_PATH) of a bucket that is mapped; `None`: the name is no such bucket's.
-    fn mapped(&self, level: &Level, name: &[u8]) -> Option<rustix::io::Result<OwnedFd>> {
-        if *level != Level::Top {
+    /// The directory (O_PATH) of a bucket that lies elsewhere than in the first root, which the top is; `None`: the
+    /// name is no such bucket's.
+    fn elsewhere(&self, level: &Level, name: &[u8]) -> Option<rustix::io::Result<OwnedFd>> {
+        let alone = self.store.mapped.is_empty() && self.store.roots.len() == 1;
+        if *level != Level::Top || alone {
             return None;
         }
-        let mapped = self.store.mapped.get(&bucket_name(name)?)?;
-        let checked = mapped.check(Access::Blocking).map_err(number);
-        Some(checked.and_then(|()| reopen(&mapped.dir, OFlags::PATH)))
+        let bucket = bucket_name(name)?;
+        if let Some(mapped) = self.store.mapped.get(&bucket) {
+            let checked = mapped.check(Access::Blocking).map_err(number);
+            return Some(checked.and_then(|()| reopen(&mapped.dir, OFlags::PATH)));
+        }
+        let root = match self.store.root_with(&bucket) {
+            Ok(root) => root?,
+            Err(e) => return Some(Err(number(e))),
+        };
+        if std::ptr::eq(root, self.store.first_root()) {
+            return None;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Some(fs::openat(&root.dir, name, flags, Mode::empty()))
     }
 
     /// What lies under a name: a link itself.
@@ -168,8 +181,8 @@ impl TreeView {
         if !self.shows(level, &dir, name) {
             return Err(Errno::NOENT);
         }
-        if let Some(mapped) = self.mapped(level, name) {
-            return status::of(mapped?);
+        if let Some(bucket) = self.elsewhere(level, name) {
+            return status::of(bucket?);
         }
         match status::at(&dir, name) {
             Ok(status) if *level == Level::Top && !status.is_directory() => Err(Errno::NOENT),
@@ -241,8 +254,8 @@ impl TreeView {
     }
 
     fn open_name(&self, level: &Level, dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
-        if let Some(mapped) = self.mapped(level, name) {
-            return mapped;
+        if let Some(bucket) = self.elsewhere(level, name) {
+            return bucket;
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         fs::openat(dir, name, flags, Mode::empty())
@@ -317,7 +330,8 @@ impl TreeView {
                 return Some((name.clone(), rest.to_vec()));
             }
         }
-        let rest = below(self.store.location())?;
+        let mut roots = self.store.roots.iter();
+        let rest = roots.find_map(|root| below(&root.location))?;
         let at = rest.iter().position(|byte| *byte == b'/');
         let (bucket, rest) = rest.split_at(at.unwrap_or(rest.len()));
         let bucket = bucket_name(bucket)?;

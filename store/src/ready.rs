@@ -83,8 +83,14 @@ impl Store {
         key: &'a ObjectKey,
     ) -> Option<AtOnce<'a>> {
         let openings = self.changes.openings();
-        let Held { tree, shared, path } = self.buckets.held(bucket.as_str())?;
-        if shared.facts.remote || tree.hide().hides(bucket.as_str().as_bytes()) {
+        let Held {
+            tree,
+            shared,
+            path,
+            root,
+        } = self.buckets.held(bucket.as_str())?;
+        // A root before may have a bucket of this name by now.
+        if root > 0 || shared.facts.remote || tree.hide().hides(bucket.as_str().as_bytes()) {
             return None;
         }
         tree.check_hidden(key).ok()?;

@@ -55,6 +55,8 @@ pub(crate) struct Held {
     pub shared: Arc<BucketShared>,
     /// Where it is looked for: the root's own path and its name.
     pub path: Arc<CString>,
+    /// Which root that is.
+    pub root: usize,
 }
 
 impl Buckets {

@@ -21,6 +21,7 @@ pub(crate) fn options(root: &Path) -> StoreOptions {
         verify_mtime_only: false,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     }
 }
 

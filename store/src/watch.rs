@@ -211,11 +211,13 @@ impl Watch {
         self.look_at_all(since, again)
     }
 
-    /// Watches the root, and has all buckets wait to be looked at.
+    /// Watches the roots, and has all buckets wait to be looked at.
     fn look_at_all(&mut self, since: Timestamp, is_new: bool) -> Result<()> {
         self.looks_anew();
-        let root = self.store.open_root()?;
-        self.lay(&root, None)?;
+        let store = Arc::clone(&self.store);
+        for root in &store.roots {
+            self.lay(&root.open_top()?, None)?;
+        }
         for bucket in self.store.buckets()? {
             let place = Place {
                 bucket: bucket.name,
@@ -310,12 +312,12 @@ impl Watch {
         }
         let (place, parent) = (place.clone(), *inode);
         match place {
-            None => self.bucket_happened(parent, flags, name),
+            None => self.bucket_happened(flags, name),
             Some(place) => self.entry_happened((watch, &place), parent, flags, name),
         }
     }
 
-    fn bucket_happened(&mut self, parent: Inode, flags: ReadFlags, name: &[u8]) {
+    fn bucket_happened(&mut self, flags: ReadFlags, name: &[u8]) {
         let Some(bucket) = std::str::from_utf8(name)
             .ok()
             .and_then(|name| BucketName::parse(name).ok())
@@ -330,9 +332,11 @@ impl Watch {
             }
             false => return,
         };
+        // Whichever root it is in: all of them show as one.
+        let (device, inode) = self.store.first_root().inode();
         self.hint(Change {
             bucket: bucket.clone(),
-            parent,
+            parent: Inode { device, inode },
             name: name.to_vec(),
             old: None,
             kind,

@@ -29,6 +29,7 @@ fn store(root: &Path) -> Arc<Store> {
         verify_mtime_only: false,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     })
     .expect("a store")
 }

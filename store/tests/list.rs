@@ -109,6 +109,7 @@ fn open(root: &Path) -> Arc<Store> {
         verify_mtime_only: false,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     };
     Store::open(options).expect("opened")
 }

@@ -102,6 +102,7 @@ fn open(dir: &tempfile::TempDir, keys: KeyPolicy, durability: Durability) -> Arc
         verify_mtime_only: false,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     })
     .expect("a store")
 }

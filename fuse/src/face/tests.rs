@@ -35,6 +35,7 @@ impl Fixture {
             verify_mtime_only: false,
             etags: Default::default(),
             buckets: Default::default(),
+            more_roots: Vec::new(),
         });
         let view = TreeView::new(store.expect("a store")).expect("a view");
         let face = Face {

@@ -87,6 +87,7 @@ impl Tree {
             verify_mtime_only: false,
             etags: Default::default(),
             buckets: Default::default(),
+            more_roots: Vec::new(),
         });
         let gateway = Arc::new(Gateway {
             store: store.expect("the root is a directory"),

@@ -29,6 +29,7 @@ impl Place {
             verify_mtime_only: false,
             etags: Default::default(),
             buckets: Default::default(),
+            more_roots: Vec::new(),
         })
         .expect("a store");
         let name = BucketName::parse("b").expect("a name");

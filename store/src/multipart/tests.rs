@@ -97,6 +97,7 @@ fn open(root: &std::path::Path, durability: Durability) -> Arc<Store> {
         verify_mtime_only: false,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     })
     .expect("a store")
 }

@@ -1,6 +1,7 @@
 //! Reading a directory in the mount: the backing directory's own offsets, which stay right while names come
 //! and go.
 
+use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
@@ -8,16 +9,18 @@ use std::os::fd::AsFd;
 use rustix::fs::{self, FileType, RawDir, SeekFrom};
 
 use super::annex::kind_in_annex;
-use super::{Level, Role, TreeView, bucket_name, status};
+use super::{Level, Role, TreeView, bucket_name, number, status};
+use crate::bucket::names_in;
 use crate::rules::Scope;
+use crate::{BucketName, Inode};
 
 /// Bytes asked of getdents64 at once: about what one answer to the kernel holds.
 const BUFFER: usize = 8 << 10;
 /// The offset behind an annex, which comes last: no filesystem's own (ext4 ends with the number above it).
 const BEHIND_ANNEX: u64 = i64::MAX as u64 - 1;
-/// The offset of the first mapped bucket at the top: no filesystem's own either (the 32 bits above are those of the
-/// end on ext4, which no name there has).
-const MAPPED: u64 = i64::MAX as u64 - (1 << 31);
+/// Where the offsets begin, at the top, of the buckets that lie elsewhere: no filesystem's own either (the upper 32 bits are
+/// those of the end on ext4, which no name there has).
+const ELSEWHERE: u64 = i64::MAX as u64 - (1 << 31);
 
 /// One name.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +29,7 @@ pub struct Entry<'a> {
     pub name: &'a [u8],
     /// Inode number.
     pub inode: u64,
-    /// The device of a mapped bucket; `None`: the directory's own.
+    /// The device of a bucket that lies elsewhere; `None`: the directory's own.
     pub device: Option<u64>,
     /// As what it is shown.
     pub role: Role,
@@ -51,8 +54,8 @@ impl TreeView {
         if offset == BEHIND_ANNEX {
             return Ok(());
         }
-        if let (Level::Top, Some(index)) = (level, offset.checked_sub(MAPPED)) {
-            return self.mapped_entries(index, each);
+        if let (Level::Top, Some(place)) = (level, offset.checked_sub(ELSEWHERE)) {
+            return self.entries_elsewhere(place, each);
         }
         let scope = self.scope(level, &dir);
         fs::seek(&dir, SeekFrom::Start(offset))?;
@@ -86,7 +89,7 @@ impl TreeView {
             }
         }
         if *level == Level::Top {
-            return self.mapped_entries(0, each);
+            return self.entries_elsewhere(0, each);
         }
         let annex = match level {
             Level::Bucket => self.shown_annex(&dir)?,
@@ -108,24 +111,45 @@ impl TreeView {
         Ok(())
     }
 
-    /// The buckets that are mapped, from one on: they come last. Which there are does not change while we serve.
-    fn mapped_entries<E>(
+    /// The buckets that lie elsewhere than in the first root, from a place on: they come last, in the order of places that
+    /// only their names decide, so that they stay while others come and go.
+    fn entries_elsewhere<E: From<rustix::io::Errno>>(
         &self,
         from: u64,
         mut each: impl FnMut(Entry<'_>) -> ControlFlow<Result<(), E>>,
     ) -> Result<(), E> {
-        for (index, (name, mapped)) in (0..).zip(&self.store.mapped) {
-            if index < from || self.store.hide.hides(name.as_str().as_bytes()) {
+        let shown = |name: &BucketName| !self.store.hide.hides(name.as_str().as_bytes());
+        let mut all = BTreeMap::new();
+        for (name, mapped) in self.store.mapped.iter().filter(|(name, _)| shown(name)) {
+            all.insert((place_of(name), name.clone()), mapped.inode());
+        }
+        for root in &self.store.roots[1..] {
+            for name in names_in(root).map_err(number)? {
+                let key = (place_of(&name), name);
+                if !shown(&key.1) || all.contains_key(&key) {
+                    continue;
+                }
+                // Neither what a root before has, nor what is no directory.
+                let has = self.store.root_with(&key.1).map_err(number)?;
+                if has.is_some_and(|has| std::ptr::eq(has, root))
+                    && let Ok(status) = status::at(&root.dir, key.1.as_str().as_bytes())
+                {
+                    let Inode { device, inode } = status.inode;
+                    all.insert(key, (device, inode));
+                }
+            }
+        }
+        for ((place, name), (device, inode)) in all {
+            if place < from {
                 continue;
             }
-            let (device, inode) = mapped.inode();
             let entry = Entry {
                 name: name.as_str().as_bytes(),
                 inode,
                 device: Some(device),
                 role: Role::Native,
                 kind: FileType::Directory,
-                next: MAPPED + index + 1,
+                next: ELSEWHERE + place + 1,
             };
             if let ControlFlow::Break(outcome) = each(entry) {
                 return outcome;
@@ -157,4 +181,13 @@ impl TreeView {
             }
         }
     }
+}
+
+/// The place of a bucket among those that lie elsewhere: 30 bits of its name (FNV-1a).
+fn place_of(name: &BucketName) -> u64 {
+    let bytes = name.as_str().bytes();
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash >> 34
 }

@@ -194,6 +194,7 @@ impl TreeView {
                 for name in [from.2, to.2] {
                     self.check_movable(name)?;
                 }
+                return self.rename_bucket(from.2, to.2, flags);
             }
             (Level::Top, _) | (_, Level::Top) => return Err(Errno::PERM),
             _ => {
@@ -230,6 +231,22 @@ impl TreeView {
             }),
             None => rename(),
         }
+    }
+
+    /// Gives a bucket another name in the root where it lies.
+    ///
+    /// # Errors
+    /// EXDEV where another root has a bucket of the new name, and the kernel's word.
+    fn rename_bucket(&self, from: &[u8], to: &[u8], flags: RenameFlags) -> rustix::io::Result<()> {
+        let root = |name| match bucket_name(name) {
+            Some(bucket) => self.store.root_with(&bucket).map_err(number),
+            None => Ok(None),
+        };
+        let here = root(from)?.ok_or(Errno::NOENT)?;
+        if root(to)?.is_some_and(|there| !std::ptr::eq(there, here)) {
+            return Err(Errno::XDEV);
+        }
+        fs::renameat_with(&here.dir, from, &here.dir, to, flags)
     }
 
     /// Refuses a new name for what would leave something of its record in the bucket where it lies: whoever moves
@@ -293,7 +310,8 @@ impl TreeView {
         self.check_movable(name)?;
         // S3 takes a person's empty directories with the bucket; rmdir(2) does not.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let top = fs::openat(&dir, name, flags, Mode::empty())?;
+        let top = self.open_name(level, &dir, name)?;
+        let top = fs::openat(top, c".", flags, Mode::empty())?;
         self.entries(&Level::Below, top, 0, |entry| match entry.name {
             b"." | b".." => ControlFlow::Continue(()),
             _ => ControlFlow::Break(Err(Errno::NOTEMPTY)),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Grade, Report, attempt, look, remove};
 use crate::root::system;
+use crate::served::Served;
 use crate::{Bucket, Result, Store, StoreError};
 
 /// How the probe's own directory in `.twintree/` begins; the sweep knows it.
@@ -48,28 +49,14 @@ impl Store {
     /// is written is tried once, and what is found is remembered in `state_dir`. Without one nothing is tried.
     /// Writes nothing itself.
     pub fn report_filesystems(&self, state_dir: Option<&Path>) {
-        let mut report = Report::default();
-        let looked = self.open_root().and_then(|top| {
-            look::filesystem(&top, self.location(), &mut report)
-                .map_err(|e| StoreError::from_io("the root", e))
-        });
-        if let Err(e) = looked {
-            tracing::warn!("the root's filesystem cannot be looked at: {e}");
-        }
-        say("the root", &remarks(&report));
-        for (name, mapped) in &self.mapped {
-            let mut report = Report::default();
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let looked = fs::openat(&mapped.dir, c".", flags, Mode::empty())
-                .map_err(Into::into)
-                .and_then(|top| look::filesystem(&top, &mapped.location, &mut report));
-            if let Err(e) = looked {
-                tracing::warn!(
-                    bucket = name.as_str(),
-                    "its filesystem cannot be looked at: {e}"
-                );
+        for (at, root) in self.roots.iter().enumerate() {
+            match at {
+                0 => look_at("the root", root),
+                _ => look_at(&format!("the root {}", root.location.display()), root),
             }
-            say(name.as_str(), &remarks(&report));
+        }
+        for (name, mapped) in &self.mapped {
+            look_at(name.as_str(), mapped);
         }
         if let Some(dir) = state_dir
             && self.probes.state.set(dir.to_owned()).is_err()
@@ -78,6 +65,19 @@ impl Store {
             tracing::debug!("filesystems are reported already");
         }
     }
+}
+
+/// Says what limits a directory's filesystem, as far as can be seen.
+fn look_at(of: &str, served: &Served) {
+    let mut report = Report::default();
+    let looked = served.open_top().and_then(|top| {
+        look::filesystem(&top, &served.location, &mut report)
+            .map_err(|e| StoreError::from_io(of, e))
+    });
+    if let Err(e) = looked {
+        tracing::warn!(of, "its filesystem cannot be looked at: {e}");
+    }
+    say(of, &remarks(&report));
 }
 
 impl Bucket {
@@ -219,6 +219,7 @@ mod tests {
             verify_mtime_only: false,
             etags: Default::default(),
             buckets: Default::default(),
+            more_roots: Vec::new(),
         })
         .expect("a store");
         store.report_filesystems(Some(state));

@@ -131,6 +131,7 @@ fn open_with(dir: &tempfile::TempDir, usual: ETagKind) -> Arc<Store> {
             ..ETagKinds::default()
         },
         buckets: Default::default(),
+        more_roots: Vec::new(),
     })
     .expect("a store")
 }

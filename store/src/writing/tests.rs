@@ -42,6 +42,7 @@ fn opened_in(dir: Arc<tempfile::TempDir>, mtime_only: bool) -> Place {
         verify_mtime_only: mtime_only,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     })
     .expect("a store");
     let name = BucketName::parse("bucket").expect("a name");

@@ -107,6 +107,7 @@ pub fn open(root: &TempDir) -> Bucket {
         verify_mtime_only: false,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     };
     let store: Arc<Store> = Store::open(options).expect("opened");
     let name = BucketName::parse("bucket").expect("a name");

@@ -134,5 +134,6 @@ fn tree_options(tree: &Tree) -> StoreOptions {
         verify_mtime_only: false,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     }
 }

@@ -19,6 +19,7 @@ fn tree() -> (Tree, Bucket) {
             of_bucket: [(named("plain"), ETagKind::Md5)].into(),
         },
         buckets: Default::default(),
+        more_roots: Vec::new(),
     })
     .expect("a store");
     store

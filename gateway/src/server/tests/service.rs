@@ -14,6 +14,7 @@ fn gateway(root: &std::path::Path) -> Arc<Gateway> {
         verify_mtime_only: false,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     });
     let (store, credentials) = (store.expect("a directory"), Arc::new(Credentials::new([])));
     Arc::new(Gateway {

@@ -20,6 +20,7 @@ fn object_of(dir: &std::path::Path, bytes: &[u8]) -> (Bucket, Object) {
         verify_mtime_only: false,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     })
     .expect("a store");
     let (name, key) = (BucketName::parse("bucket"), ObjectKey::parse("f"));

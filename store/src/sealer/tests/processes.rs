@@ -103,6 +103,7 @@ fn work(root: &std::path::Path, work: &str) {
         verify_mtime_only: false,
         etags: Default::default(),
         buckets: Default::default(),
+        more_roots: Vec::new(),
     })
     .expect("a store");
     let bucket = store.bucket(&name()).expect("the bucket");
