@@ -8,8 +8,10 @@ import concurrent.futures
 import contextlib
 import datetime
 import os
+import socket
 import threading
 import time
+import types
 
 import pytest
 from lib import data, s3, server, trace, wire
@@ -210,6 +212,66 @@ def test_a_body_that_changes_between_the_look_and_the_read_is_not_answered_as_it
     assert {tag: len(bodies) for tag, bodies in seen.items() if len(bodies) > 1} == {}
 
 
+LONG = 48 * data.MIB
+"""More than the sockets of both sides hold."""
+
+
+@pytest.fixture
+def long(daemon, tree, tmp_path):
+    """A daemon with a long object that it knows, and a connection to it that has the beginning of one more answer."""
+    (tree / "data").mkdir()
+    path = tree / "data" / "long"
+    path.write_bytes(data.Source("long").bytes(LONG))
+    one = daemon(tree, "--seal", "off", beside=False)
+    time.sleep(CALM)
+    target = "/data/long"
+    for _ in range(3):
+        with wire.Connection(one) as connection:
+            assert len(connection.ask("GET", target, payload=wire.UNSIGNED).body) == LONG
+    with wire.Connection(one) as connection:
+        with trace.Trace(one, tmp_path / "strace", calls="sendto,writev,sendmsg") as traced:
+            connection.send("GET", target, wire.Signer().headers("GET", target, connection.host, (), wire.UNSIGNED))
+            connection.socket.recv(1, socket.MSG_PEEK)
+        assert ways(traced.events) == ["sendto"]
+        yield types.SimpleNamespace(daemon=one, connection=connection, path=path)
+
+
+@pytest.mark.parametrize("change", ["in place", "shorter", "replaced"])
+def test_a_long_body_whose_file_changes_on_the_way_is_cut(long, change):
+    """But for one that was replaced: who reads an old file goes on reading it."""
+    before = long.path.read_bytes()
+    if change == "in place":
+        with open(long.path, "r+b") as file:
+            file.seek(LONG - 1)
+            file.write(b"!")
+    elif change == "shorter":
+        os.truncate(long.path, LONG - data.MIB)
+    else:
+        long.path.with_name("new").write_bytes(b"new")
+        os.replace(long.path.with_name("new"), long.path)
+    if change == "replaced":
+        assert long.connection.answer().body == before
+        return
+    with pytest.raises(ConnectionError, match="cut after"):
+        long.connection.answer()
+
+
+def test_a_long_body_on_its_way_arrives_whole_when_the_daemon_ends(long):
+    before = long.path.read_bytes()
+    ending = threading.Thread(target=long.daemon.stop)
+    ending.start()
+    assert long.connection.answer().body == before
+    ending.join()
+
+
+def test_two_long_bodies_and_a_short_one_come_in_their_order_on_one_connection(long):
+    before = long.path.read_bytes()
+    long.daemon.root.joinpath("data", "short").write_bytes(b"short")
+    assert long.connection.answer().body == before
+    for key, body in (("long", before), ("short", b"short"), ("long", before)):
+        assert long.connection.ask("GET", f"/data/{key}", payload=wire.UNSIGNED).body == body
+
+
 def ways(events):
     """Which way each answer went: the express way sends, hyper writes vectors."""
     return [event.name for event in events if "HTTP/1.1 200" in event.words]
@@ -227,11 +289,10 @@ def test_a_connection_comes_back_to_the_express_way(place, tmp_path):
             assert answer.status == 200
     went = ways(traced.events)
     assert went[:4] == ["sendto", "writev", "writev", "writev"] and went[-1] == "sendto", went
-    large = f"size/{INLINE + 1}"
     with wire.Connection(place["on"]) as connection, trace.Trace(place["on"], tmp_path / "again", calls="sendto,writev") as traced:
-        for key in [large] * 7 + ["direct"] * TURNS:
+        for key in ["link"] * 7 + ["direct"] * TURNS:
             assert connection.ask("GET", f"/data/{key}", payload=wire.UNSIGNED).status == 200
-    # Declined at the first and the fifth, it waits for eight heads in a row; those of large answers go out otherwise.
+    # Declined at the first and the fifth (a link is followed by who may wait), it waits for eight heads in a row.
     went = ways(traced.events)[-TURNS:]
     assert went[:5] == ["writev"] * 5 and went[-1] == "sendto", went
 

@@ -86,7 +86,7 @@ pub use multipart::{
     UploadInfo, UploadPage, UploadQuery, UploadSpec,
 };
 pub use name::{BucketName, ObjectKey};
-pub use object::{Access, Object, ObjectInfo, PartInfo};
+pub use object::{Access, Object, ObjectInfo, PartInfo, Watched};
 pub use ready::{AtOnce, Portrait, Ready};
 pub use room::{Claim, Room};
 pub use rules::{BucketOptions, Symlinks};

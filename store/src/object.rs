@@ -7,7 +7,9 @@ use crate::etag::Derivation;
 use crate::record::{FileState, Record, disk};
 use crate::root::Tree;
 use crate::snapshot::Kept;
-use crate::{Bucket, Changes, ETag, ETagList, Inode, Meta, ObjectChecksum, Result, Timestamp};
+use crate::{
+    Bucket, Changes, ETag, ETagList, Inode, Meta, ObjectChecksum, Result, Store, Timestamp,
+};
 
 /// Bytes of a derived ETag: 32 hex digits and `-1`.
 const DERIVED_LENGTH: usize = 34;
@@ -120,14 +122,25 @@ impl Claim {
         info: &ObjectInfo,
         openings: u64,
     ) -> Option<Self> {
+        Self::beneath(&bucket.tree, &bucket.store, inode, info, openings)
+    }
+
+    /// As [`Claim::of`], of a file beneath this tree.
+    pub(crate) fn beneath(
+        tree: &Tree,
+        store: &Store,
+        inode: Inode,
+        info: &ObjectInfo,
+        openings: u64,
+    ) -> Option<Self> {
         let changed = info.derivation?.changed;
         Some(Self {
             etag: info.etag,
             openings,
             changed,
             inode,
-            tree: bucket.tree.clone(),
-            changes: Arc::clone(bucket.store.changes()),
+            tree: tree.clone(),
+            changes: Arc::clone(store.changes()),
         })
     }
 
@@ -164,7 +177,7 @@ pub struct Object {
     pub info: ObjectInfo,
     /// Its bytes; `None` for an empty object without a file (`dir/`).
     pub file: Option<Arc<File>>,
-    /// The mtime and size to compare with while the body is sent: see [`Object::unchanged`].
+    /// The mtime and size to compare with while the body is sent: see [`Watched::unchanged`].
     pub(crate) stamp: (u64, Timestamp),
     /// What its record said of the content, if it was believed.
     pub(crate) claim: Option<Claim>,
@@ -180,22 +193,54 @@ impl Object {
         self.claim.is_some()
     }
 
-    /// Has the open file still the size and mtime that [`Object::info`] was made from, and what its record
-    /// claimed, if it claimed anything? To be asked after reading bytes, and before they are let go.
+    /// As [`Watched::unchanged`].
     ///
     /// # Errors
-    /// What fstat says, and where ctime moved, what reading the record says.
+    /// As there.
     pub fn unchanged(&self) -> std::io::Result<bool> {
         let Some(file) = &self.file else {
             return Ok(true);
         };
-        let now = FileState::of(&rustix::fs::fstat(file)?);
-        if (now.size, now.modified) != self.stamp {
-            return Ok(false);
-        }
-        match &self.claim {
-            Some(claim) => claim.holds(file, &now).map_err(std::io::Error::other),
-            None => Ok(true),
-        }
+        unchanged(file, self.stamp, self.claim.as_ref())
+    }
+
+    /// Its file alone, with what tells whether it is still what [`Object::info`] says; `None` without a file.
+    pub fn watched(&self) -> Option<Watched> {
+        Some(Watched {
+            file: Arc::clone(self.file.as_ref()?),
+            stamp: self.stamp,
+            claim: self.claim.clone(),
+        })
+    }
+}
+
+/// An open object's file, for who sends its bytes.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// Its bytes.
+    pub file: Arc<File>,
+    pub(crate) stamp: (u64, Timestamp),
+    pub(crate) claim: Option<Claim>,
+}
+
+impl Watched {
+    /// Has the file still the size and mtime of when it was described, and what its record claimed, if it claimed
+    /// anything? To be asked after reading bytes, and before they are let go.
+    ///
+    /// # Errors
+    /// What fstat says, and where ctime moved, what reading the record says.
+    pub fn unchanged(&self) -> std::io::Result<bool> {
+        unchanged(&self.file, self.stamp, self.claim.as_ref())
+    }
+}
+
+fn unchanged(file: &File, stamp: (u64, Timestamp), claim: Option<&Claim>) -> std::io::Result<bool> {
+    let now = FileState::of(&rustix::fs::fstat(file)?);
+    if (now.size, now.modified) != stamp {
+        return Ok(false);
+    }
+    match claim {
+        Some(claim) => claim.holds(file, &now).map_err(std::io::Error::other),
+        None => Ok(true),
     }
 }

@@ -15,11 +15,11 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use crate::object::Claim;
+use crate::object::{Claim, Watched};
 use crate::open::Found;
 use crate::record::memory::Recall;
 use crate::record::{self, FileState, Xattrs};
-use crate::root::kind;
+use crate::root::{Tree, kind};
 use crate::shared::{BucketShared, Held};
 use crate::{Access, Bucket, BucketName, ObjectInfo, ObjectKey, Store, path};
 
@@ -66,6 +66,7 @@ pub struct AtOnce<'a> {
     /// Its bytes, as far as [`AtOnce::portrait`] then knows them.
     pub file: File,
     store: &'a Store,
+    tree: Tree,
     shared: Arc<BucketShared>,
     key: &'a ObjectKey,
     /// What it showed when it was looked at last.
@@ -116,6 +117,7 @@ impl Store {
         Some(AtOnce {
             file: File::from(file),
             store: self,
+            tree,
             shared,
             key,
             stat: None,
@@ -152,6 +154,23 @@ impl AtOnce<'_> {
         }
         let portrait = self.store.portrait(self.shared.id, self.key, &state)?;
         (self.store.changes.openings() == self.openings).then_some(portrait)
+    }
+}
+
+impl AtOnce<'_> {
+    /// The file of a portrait, to be sent at leisure; `None` beside a mount, where somebody may write in place after it
+    /// was asked whether it is what it was.
+    pub fn watched(self, portrait: &Portrait) -> Option<Watched> {
+        if self.store.changes.is_heard() {
+            return None;
+        }
+        let Portrait { info, state, .. } = portrait;
+        let inode = state.inode();
+        Some(Watched {
+            claim: Claim::beneath(&self.tree, self.store, inode, info, self.openings),
+            file: Arc::new(self.file),
+            stamp: (info.size, info.modified),
+        })
     }
 }
 

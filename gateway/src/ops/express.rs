@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use http::Method;
 use twintree_store::{AtOnce, ObjectInfo, Portrait, Ready};
 
-use super::get_object::INLINE;
+use super::get_object::{INLINE, lend};
 use super::read_plan::Asked;
 use crate::auth::{self, Fields, Head, Payload};
 use crate::call::{Gateway, Reply};
-use crate::reply::{Noted, SentBy};
+use crate::range::Slice;
+use crate::reply::{FileBody, Noted, SentBy};
 use crate::route;
 use crate::server::{Express, ExpressHead, Expressed, pages, push_field};
 
@@ -47,9 +48,14 @@ impl Express for Gateway {
             body: head.method == Method::GET,
             checksum,
         };
+        let mut file = None;
         let body = match self.store.open_at_once(&bucket, &key) {
             Some(opened) => match portrayed(opened, &wanted, out) {
                 Look::Answered(body) => body,
+                Look::Lent(lent) => {
+                    file = Some(lent);
+                    0
+                }
                 Look::Declined => return None,
                 Look::Other(opened) => {
                     let found = self.store.bucket_cached(&bucket).ok()?;
@@ -71,6 +77,7 @@ impl Express for Gateway {
                 bucket: Some(bucket),
                 key: Some(key),
                 principal: Some(verified.principal),
+                // A file says better.
                 sent_by: if body > 0 {
                     SentBy::Inline
                 } else {
@@ -79,6 +86,7 @@ impl Express for Gateway {
                 failure: None,
             },
             body,
+            file,
         })
     }
 }
@@ -91,10 +99,14 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// Is it a body that is not read into memory?
+    fn is_long(&self, info: &ObjectInfo) -> bool {
+        self.body && info.size > INLINE
+    }
+
     /// Writes the fields and the empty line. `None`: not for here.
     fn write_head(&self, portrait: &Portrait, out: &mut Vec<u8>) -> Option<()> {
-        let info = &portrait.info;
-        if info.in_flux || (self.body && info.size > INLINE) {
+        if portrait.info.in_flux {
             return None;
         }
         let shown = |info: &ObjectInfo| head_of(&Asked::whole(info, self.checksum));
@@ -107,14 +119,16 @@ impl Wanted {
 enum Look<'a> {
     /// So many bytes of body were written.
     Answered(usize),
+    /// The head was written; this comes after it.
+    Lent(FileBody),
     /// It is not for here.
     Declined,
     /// It has no portrait.
     Other(AtOnce<'a>),
 }
 
-/// Had the last file a portrait, so that the next is likely to have one?
-static EXPECTS_PORTRAIT: AtomicBool = AtomicBool::new(false);
+/// Had the last file a portrait and a small body, so that the next is likely to have both?
+static EXPECTS_SMALL: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// What is read of a file before it is known whose it is.
@@ -126,13 +140,14 @@ fn portrayed<'a>(mut opened: AtOnce<'a>, wanted: &Wanted, out: &mut Vec<u8>) -> 
     BYTES.with_borrow_mut(|bytes| {
         bytes.resize(INLINE as usize, 0);
         let mut read = 0;
-        let expected = EXPECTS_PORTRAIT.load(Relaxed);
+        let expected = EXPECTS_SMALL.load(Relaxed);
         if wanted.body && expected {
             read = pages::fill_now(&opened.file, 0, &mut bytes[..FIRST]).unwrap_or(0);
         }
         let portrait = opened.portrait();
-        if portrait.is_some() != expected {
-            EXPECTS_PORTRAIT.store(!expected, Relaxed);
+        let is_small = |portrait: &Arc<Portrait>| !wanted.is_long(&portrait.info);
+        if portrait.as_ref().is_some_and(is_small) != expected {
+            EXPECTS_SMALL.store(!expected, Relaxed);
         }
         let Some(portrait) = portrait else {
             return Look::Other(opened);
@@ -140,6 +155,16 @@ fn portrayed<'a>(mut opened: AtOnce<'a>, wanted: &Wanted, out: &mut Vec<u8>) -> 
         let before = out.len();
         if wanted.write_head(&portrait, out).is_none() {
             return Look::Declined;
+        }
+        if wanted.is_long(&portrait.info) {
+            let slice = Slice {
+                start: 0,
+                length: portrait.info.size,
+            };
+            return match opened.watched(&portrait) {
+                Some(watched) => Look::Lent(lend(watched, slice)),
+                None => Look::Declined,
+            };
         }
         let length = portrait.info.size.min(INLINE) as usize;
         if !wanted.body || length == 0 {
@@ -162,6 +187,9 @@ fn portrayed<'a>(mut opened: AtOnce<'a>, wanted: &Wanted, out: &mut Vec<u8>) -> 
 
 /// Answers of any file whose answer waits for nothing.
 fn described(ready: &Ready<'_>, wanted: &Wanted, out: &mut Vec<u8>) -> Option<usize> {
+    if wanted.is_long(&ready.portrait.info) {
+        return None;
+    }
     wanted.write_head(&ready.portrait, out)?;
     let length = usize::try_from(ready.portrait.info.size).ok()?;
     if !wanted.body || length == 0 {

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use twintree_store::{BucketName, Object, ObjectKey, StoreError};
+use twintree_store::{BucketName, Object, ObjectKey, StoreError, Watched};
 
 use super::open_object::{Opened, Opening};
 use super::read_plan::{Asked, Plan};
@@ -41,16 +41,19 @@ pub(crate) async fn get_object(
         let Plan { mut reply, slice } = plan;
         let found = match slice
             .filter(|slice| slice.length > 0)
-            .zip(opened.object.file.clone())
+            .zip(opened.object.watched())
         {
             None => Some((ReplyBody::Empty, opened.sent_by)),
-            Some((slice, file)) if slice.length > INLINE => {
+            Some((slice, watched)) if slice.length > INLINE => {
                 // Beside a mount somebody may write in place after the last check.
                 let copied = opened.object.is_claimed() && call.gateway.store.changes().is_heard();
-                let body = lend(&opened.object, file, slice).copied(copied);
+                let body = lend(watched, slice).copied(copied);
+                let body = body.on_remote_filesystem(opened.object.remote);
                 Some((ReplyBody::File(body), opened.sent_by))
             }
-            Some((slice, file)) => read(key, &opened.object, file, slice, opened.sent_by).await?,
+            Some((slice, Watched { file, .. })) => {
+                read(key, &opened.object, file, slice, opened.sent_by).await?
+            }
         };
         // Without bytes the file changed under the read: what was planned from the old look is not true.
         if let Some((body, sent_by)) = found {
@@ -87,10 +90,10 @@ async fn planned(
     Ok(opened.object.holds(&slice).then_some((opened, plan)))
 }
 
-fn lend(object: &Object, file: Arc<File>, slice: Slice) -> FileBody {
-    let watched = object.clone();
-    let body = FileBody::new(file, slice.start, slice.length, move || watched.unchanged());
-    body.on_remote_filesystem(object.remote)
+/// Lends the bytes of a file for as long as it is what it was.
+pub(super) fn lend(watched: Watched, slice: Slice) -> FileBody {
+    let file = Arc::clone(&watched.file);
+    FileBody::new(file, slice.start, slice.length, move || watched.unchanged())
 }
 
 /// What reading a small slice found.

@@ -56,7 +56,7 @@ impl Pieces {
     }
 
     /// Sends from the front piece; `marker` bytes are what hyper believes to be left of it.
-    fn send(&self, socket: BorrowedFd<'_>, marker: usize) -> io::Result<usize> {
+    pub(super) fn send(&self, socket: BorrowedFd<'_>, marker: usize) -> io::Result<usize> {
         let mut queue = self.0.lock();
         let Some(piece) = queue.front_mut().filter(|piece| piece.len == marker) else {
             return Err(io::Error::other(

@@ -25,10 +25,11 @@ use twintree_store::Timestamp;
 use super::account::{Account, client_of};
 use super::front::{Front, HOST_ID, REQUEST_ID};
 use super::limits::Limits;
+use super::outgoing::Lent;
 use super::request_id::{RequestId, host_id};
 use super::socket::Socket;
 use crate::date::http_date;
-use crate::reply::Noted;
+use crate::reply::{FileBody, Noted};
 
 /// The longest head that is taken here, in bytes, and the most fields of one.
 const MAX_HEAD: usize = 4 << 10;
@@ -63,8 +64,10 @@ pub struct ExpressHead<'a> {
 pub struct Expressed {
     /// For the log.
     pub noted: Noted,
-    /// Bytes of the body.
+    /// Bytes of the body behind the head.
     pub body: usize,
+    /// A body that is not there: a file to be sent after the head.
+    pub file: Option<FileBody>,
 }
 
 /// Where a connection goes on.
@@ -119,6 +122,8 @@ impl Patience {
 struct Sending {
     bytes: Vec<u8>,
     sent: usize,
+    /// What comes after these.
+    file: Option<Lent>,
     account: Account,
 }
 
@@ -154,7 +159,7 @@ impl ExpressWay {
             // The whole way meets the same panic, and answers for it.
             let answered =
                 std::panic::catch_unwind(AssertUnwindSafe(|| self.service.answer(head, &mut out)));
-            let Some(Expressed { noted, body }) = answered.unwrap_or_default() else {
+            let Some(Expressed { noted, body, file }) = answered.unwrap_or_default() else {
                 keep_buffer(out);
                 self.patience.declined();
                 return None;
@@ -166,9 +171,11 @@ impl ExpressWay {
             account.answered(StatusCode::OK, noted);
             account.handed_over(body as u64);
             self.patience.answered();
+            let file = file.map(|file| Lent::new(file, &mut account));
             Some(Sending {
                 bytes: out,
                 sent: 0,
+                file,
                 account,
             })
         })
@@ -187,12 +194,20 @@ impl Future for ExpressWay {
             };
             if let Some(sending) = &mut me.sending {
                 let rest = &sending.bytes[sending.sent..];
-                let sent = ready!(Pin::new(&mut *socket).poll_write(cx, rest))?;
-                if sent == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                if !rest.is_empty() {
+                    let sent = match &sending.file {
+                        Some(_) => ready!(socket.poll_send_more(cx, rest))?,
+                        None => ready!(Pin::new(&mut *socket).poll_write(cx, rest))?,
+                    };
+                    if sent == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    sending.sent += sent;
+                } else if let Some(file) = &mut sending.file {
+                    ready!(file.poll(socket, cx, &mut sending.account))?;
+                    sending.file = None;
                 }
-                sending.sent += sent;
-                if sending.sent == sending.bytes.len() {
+                if sending.sent == sending.bytes.len() && sending.file.is_none() {
                     sending.account.whole();
                     keep_buffer(std::mem::take(&mut sending.bytes));
                     me.sending = None;

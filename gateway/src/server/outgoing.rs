@@ -17,6 +17,7 @@ use super::account::Account;
 use super::connection_io::{Piece, Pieces};
 use super::marker::{SendBuf, WINDOW};
 use super::pages::{self, CHUNK, Now};
+use super::socket::Socket;
 use crate::reply::{FileBody, SentBy};
 
 /// The last bytes of a sendfile body travel alone: the file is checked before them, so that a change
@@ -61,12 +62,7 @@ impl Outgoing {
 
     /// A file, by sendfile where the connection has pieces and the file is local, else by copies.
     pub(crate) fn file(file: FileBody, pieces: Option<Pieces>, mut account: Account) -> Self {
-        let cursor = Cursor {
-            at: file.offset,
-            left: file.len,
-            file: Arc::new(file),
-            waiting: None,
-        };
+        let cursor = Cursor::of(file);
         account.offer(0);
         let source = match pieces {
             Some(pieces) if !cursor.file.remote && !cursor.file.copied => {
@@ -194,6 +190,15 @@ struct Cursor {
 }
 
 impl Cursor {
+    fn of(file: FileBody) -> Self {
+        Self {
+            at: file.offset,
+            left: file.len,
+            file: Arc::new(file),
+            waiting: None,
+        }
+    }
+
     fn on_the_pool(
         &mut self,
         work: impl FnOnce(&FileBody, u64) -> io::Result<Bytes> + Send + 'static,
@@ -261,6 +266,54 @@ impl SendFile {
         });
         cursor.step(run);
         Poll::Ready(Some(Ok(SendBuf::File(run))))
+    }
+}
+
+/// A file by sendfile, without hyper.
+pub(crate) struct Lent {
+    send: SendFile,
+    /// Bytes of the front piece that are still to be sent.
+    left: usize,
+}
+
+impl Lent {
+    pub(crate) fn new(file: FileBody, account: &mut Account) -> Self {
+        account.sent_by(SentBy::Sendfile);
+        let (cursor, pieces) = (Cursor::of(file), Pieces::default());
+        Self {
+            send: SendFile { cursor, pieces },
+            left: 0,
+        }
+    }
+
+    /// Sends as much as the socket takes; ready at the end of the file's bytes.
+    pub(crate) fn poll(
+        &mut self,
+        socket: &Socket,
+        cx: &mut Context<'_>,
+        account: &mut Account,
+    ) -> Poll<io::Result<()>> {
+        // Every turn sends something, or returns, or clears the socket's readiness and so returns in the next.
+        loop {
+            if self.left == 0 {
+                match ready!(self.send.poll_next(cx, account)) {
+                    None => return Poll::Ready(Ok(())),
+                    Some(Err(error)) => {
+                        account.failed(&error);
+                        return Poll::Ready(Err(error));
+                    }
+                    Some(Ok(run)) => self.left = bytes::Buf::remaining(&run),
+                }
+                account.handed_over(self.left as u64);
+            }
+            ready!(socket.poll_write_ready(cx))?;
+            match socket.try_write(|socket| self.send.pieces.send(socket, self.left)) {
+                Ok(sent) => self.left -= sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
@@ -92,6 +93,24 @@ impl Socket {
             self.pulse.write_progressed();
         }
         sent
+    }
+
+    /// Sends bytes that more will follow. Linux: MSG_MORE holds them back, so that they leave in one segment with it.
+    pub(crate) fn poll_send_more(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        // Every turn returns, or clears the readiness and so returns in the next.
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match self.try_write(|socket| Ok(rustix::net::send(socket, bytes, flags)?)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 
     fn note_write(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
