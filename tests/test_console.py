@@ -247,6 +247,11 @@ def test_what_is_dropped_is_uploaded_where_one_is(console, tree):
         transfer.items.add(new File([], 'empty'));
         document.querySelector('main').dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }))""")
     console.wait_for_names("one.txt", "empty", "there")
+    # What is no file is let be.
+    console.browser.run("""const transfer = new DataTransfer();
+        transfer.setData('text/plain', 'words');
+        document.querySelector('main').dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }))""")
+    assert len(console.browser.run("return [...document.querySelectorAll('#upload-list li')].map((line) => line.dataset.outcome)")) == 2
     assert (tree / "bucket-one" / "folder" / "one.txt").read_bytes() == b"one"
     assert s3.client(console.daemon.url).head_object(Bucket="bucket-one", Key="folder/one.txt")["ContentType"] == "text/plain"
     assert (tree / "bucket-one" / "folder" / "empty").read_bytes() == b""
@@ -605,6 +610,22 @@ def picture(chromium, where, scheme):
     folder = os.environ.get("TWINTREE_PICTURES")
     if folder and (where, scheme) in [("folder", "light"), ("object", "dark")]:
         chromium.screenshot(pathlib.Path(folder) / f"console-{where}.png")
+
+
+def test_it_fits_a_telephone(console):
+    chromium = console.browser
+    fill(s3.client(console.daemon.url))
+    s3.client(console.daemon.url).put_object(Bucket="bucket-one", Key="a" * 200, Body=b"x")
+    chromium.devtools("Emulation.setDeviceMetricsOverride", width=360, height=700, deviceScaleFactor=1, mobile=False)
+    try:
+        console.enter()
+        chromium.wait("return document.querySelectorAll('#entries tr').length > 3")
+        console.look("a" * 200)
+        widths = chromium.run("""return [document.documentElement, document.querySelector('#object')].map((box) => box.scrollWidth - box.clientWidth)""")
+        assert widths == [0, 0]
+        console.close()
+    finally:
+        chromium.devtools("Emulation.clearDeviceMetricsOverride")
 
 
 def test_the_state_of_mount_and_sealing_is_shown(chromium, daemon, tree, tmp_path):

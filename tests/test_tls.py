@@ -5,6 +5,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import types
 
 import pytest
 from lib import command, s3, server, tls
@@ -54,11 +55,14 @@ def test_lists_in_the_config_file_and_in_the_environment_are_pairs_too(daemon, t
 
 
 def test_all_of_them_are_read_again_on_sighup(daemon, tree, tmp_path, others):
-    one = daemon(tree, *flags_of(*others))
+    one = daemon(tree, *flags_of(*others), "--admin", "127.0.0.1:0", "--admin-tls")
+    admin = types.SimpleNamespace(port=int(one.admin.rsplit(":", 1)[1]))
+    assert shown(admin, "two.test")[0] == "two.test"
     assert shown(one, "two.test")[0] == "two.test"
     tls.Leaf(tmp_path, "two.test", "DNS:two.test", subject="the new two")
     os.kill(one.pid, signal.SIGHUP)
     server.wait_until(lambda: shown(one, "two.test")[0] == "the new two", "the new certificate is shown")
+    assert shown(admin, "two.test")[0] == "the new two"
     assert shown(one, "one.test")[0] == "one.test"
 
 

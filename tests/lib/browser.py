@@ -12,6 +12,8 @@ from . import server, tools
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """What WebDriver calls the id of an element."""
+WAIT_SECONDS = 60
+"""How long a page may take for anything: seconds, beside much other work."""
 KEYS = {"tab": "\ue004", "enter": "\ue007", "escape": "\ue00c", "space": " "}
 
 
@@ -69,6 +71,7 @@ class Browser:
                   "unhandledPromptBehavior": "ignore"}
         self.session = driver.call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
         self.said = []
+        self.call("POST", "/timeouts", {"script": 1000 * WAIT_SECONDS})
         self.devtools("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
 
     def call(self, method, path, body=None):
@@ -111,7 +114,10 @@ class Browser:
 
     def wait(self, script, *arguments):
         """Waits until the page answers something true; gives that."""
-        return server.wait_until(lambda: self.run(script, *arguments), f"{script} {arguments}: {self.text('body')[-1500:]}")
+        try:
+            return server.wait_until(lambda: self.run(script, *arguments), f"{script} {arguments}", WAIT_SECONDS)
+        except AssertionError as late:
+            raise AssertionError(f"{late}; the page: {self.text('body')[-1500:]}") from None
 
     def wait_for_text(self, selector, words):
         """Waits until an element says so."""

@@ -282,6 +282,7 @@ async function dropped(transfer) {
 
 /** Uploads files into the folder where we are, one after the other. */
 async function upload(files) {
+  if (!files.length) return;
   if (!place.bucket) throw new Failure('Open a bucket first: files are uploaded into it.');
   const { bucket, prefix } = place;
   byId('uploads').hidden = false;
