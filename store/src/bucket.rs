@@ -440,13 +440,22 @@ impl Store {
             return Err(StoreError::WouldBlock);
         }
         mapped.check(access)?;
+        let Held { tree, shared, .. } = self.hold_mapped(name, mapped);
+        Ok(self.bucket_of(name, tree, shared))
+    }
+
+    /// What is held of a mapped bucket: its directory is, whether or not its path still leads there.
+    pub(crate) fn hold_mapped(&self, name: &BucketName, mapped: &Served) -> Held {
         let id = mapped.inode();
         let shared = self.buckets.known(id);
-        let shared = shared.unwrap_or_else(|| self.buckets.add(id, mapped.facts));
-        let location = mapped.location.as_os_str().as_bytes().to_vec();
+        let location = Some(Arc::clone(&mapped.bytes));
         let scope = self.scopes.of(name).clone();
-        let tree = Tree::new(Arc::clone(&mapped.dir), Some(Arc::new(location)), scope);
-        Ok(self.bucket_of(name, tree, shared))
+        Held {
+            tree: Tree::new(Arc::clone(&mapped.dir), location, scope),
+            shared: shared.unwrap_or_else(|| self.buckets.add(id, mapped.facts)),
+            path: Arc::clone(&mapped.path),
+            root: 0,
+        }
     }
 
     fn bucket_of(

@@ -84,14 +84,18 @@ impl Store {
         key: &'a ObjectKey,
     ) -> Option<AtOnce<'a>> {
         let openings = self.changes.openings();
+        let held = match self.mapped.get(bucket) {
+            Some(mapped) => Some(self.hold_mapped(bucket, mapped)),
+            // A root before may have a bucket of this name by now.
+            None => self
+                .buckets
+                .held(bucket.as_str())
+                .filter(|held| held.root == 0),
+        };
         let Held {
-            tree,
-            shared,
-            path,
-            root,
-        } = self.buckets.held(bucket.as_str())?;
-        // A root before may have a bucket of this name by now.
-        if root > 0 || shared.facts.remote || tree.hide().hides(bucket.as_str().as_bytes()) {
+            tree, shared, path, ..
+        } = held?;
+        if shared.facts.remote || self.hide.hides(bucket.as_str().as_bytes()) {
             return None;
         }
         tree.check_hidden(key).ok()?;

@@ -26,7 +26,10 @@ pub(crate) struct Served {
     /// Its mtime when we started: all that can be said of it when it is gone.
     pub known_since: Timestamp,
     pub dir: Arc<OwnedFd>,
-    path: CString,
+    /// The path again, for system calls.
+    pub path: Arc<CString>,
+    /// And as bytes, for links that point back into it.
+    pub bytes: Arc<Vec<u8>>,
     /// Device, mount, inode.
     pub id: (u32, u32, u64, u64),
 }
@@ -42,7 +45,9 @@ impl Served {
         let stat = fs::fstat(&dir).map_err(|e| system(&shown, e))?;
         Ok(Self {
             path: CString::new(location.as_os_str().as_bytes())
+                .map(Arc::new)
                 .map_err(|_| system(&shown, Errno::INVAL))?,
+            bytes: Arc::new(location.as_os_str().as_bytes().to_vec()),
             location,
             facts: fsfacts::facts(&dir),
             known_since: Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as i64),

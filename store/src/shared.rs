@@ -55,7 +55,7 @@ pub(crate) struct Held {
     pub shared: Arc<BucketShared>,
     /// Where it is looked for: the root's own path and its name.
     pub path: Arc<CString>,
-    /// Which root that is.
+    /// Which root that is; 0 also of what lies in none.
     pub root: usize,
 }
 
