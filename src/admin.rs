@@ -3,6 +3,7 @@
 mod metrics;
 mod process;
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -167,13 +168,14 @@ pub fn console(
     }
 }
 
-/// Binds what was asked for.
+/// The sockets that a service manager holds for it; where it holds none, what was asked for.
 ///
 /// # Errors
 /// An address that cannot be had.
 pub fn bind(
     config: &Config,
     certificates: Option<&Arc<Certificates>>,
+    held: Vec<OwnedFd>,
 ) -> Result<Vec<Listener>, Failure> {
     let failed = |e| cannot_listen("--admin", &e);
     let clients = config.tls_client_ca.as_deref();
@@ -181,9 +183,16 @@ pub fn bind(
     let tls = certificates.map(|all| tls::with_certificates(Arc::clone(all), clients));
     let tls = tls.transpose().context("TLS")?;
     let secured = |listener: Listener| match &tls {
-        Some(tls) => listener.with_tls(Arc::clone(tls)),
-        None => listener,
+        Some(tls) if listener.is_tcp() => listener.with_tls(Arc::clone(tls)),
+        _ => listener,
     };
+    if !held.is_empty() {
+        let listeners = held.into_iter().map(Listener::held);
+        let listeners: Vec<Listener> = listeners
+            .collect::<Result<_, _>>()
+            .context("cannot listen on what the service manager holds")?;
+        return Ok(listeners.into_iter().map(secured).collect());
+    }
     let mut listeners = Vec::new();
     for address in &config.admin {
         match address {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{BoolishValueParser, Resettable};
 use clap::parser::ValueSource;
@@ -96,6 +96,22 @@ impl Cli {
         Self::read_from(std::env::args_os())
     }
 
+    /// What `serve` would be told for a directory, by this config file and the environment.
+    ///
+    /// # Errors
+    /// A word in the environment that cannot be.
+    pub fn serve_of(dir: &Path, config: Option<&Path>) -> Result<Serve, clap::Error> {
+        let mut words: Vec<OsString> = vec!["twintree".into(), "serve".into()];
+        if let Some(config) = config {
+            words.extend(["--config".into(), config.into()]);
+        }
+        words.extend(["--".into(), dir.into()]);
+        match Self::read_from(words)?.command {
+            Command::Serve(serve) => Ok(*serve),
+            _ => unreachable!("it is what was asked for"),
+        }
+    }
+
     fn read_from(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let empty = |arg: &clap::Arg| {
             let variable = arg.get_env().and_then(std::env::var_os);
@@ -108,7 +124,7 @@ impl Cli {
             })
         };
         let mut command = Self::command();
-        for name in ["serve", "mount", "seal", "inventory"] {
+        for name in ["serve", "mount", "doctor", "seal", "inventory"] {
             command = command.mut_subcommand(name, without_empty);
         }
         command = command.mut_subcommand("config", |mut command| {
@@ -160,6 +176,9 @@ pub enum Command {
         /// Look only: make nothing, not even for the probe
         #[arg(long)]
         read_only: bool,
+        /// The config file of `serve`: its addresses and its mount point are looked at
+        #[arg(long, value_name = "FILE", env = "TWINTREE_CONFIG")]
+        config: Option<PathBuf>,
         /// Tell instead what the directory is as S3: which files are no objects, and which keys or files are odd; writes nothing
         #[arg(long)]
         as_s3: bool,

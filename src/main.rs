@@ -52,7 +52,12 @@ fn main() -> ExitCode {
             format,
             ..
         } => commands::as_s3::run(&dir, &format),
-        cli::Command::Doctor { dir, read_only, .. } => commands::doctor::run(&dir, read_only),
+        cli::Command::Doctor {
+            dir,
+            read_only,
+            config,
+            ..
+        } => commands::doctor::run(&dir, read_only, config.as_deref()),
         cli::Command::Inventory(args) => commands::inventory::run(*args),
         cli::Command::Seal(args) => commands::seal::run(*args),
         cli::Command::Generate { dir } => commands::generate::run(&dir),

@@ -15,25 +15,47 @@ use tokio::time::timeout;
 
 /// SD_LISTEN_FDS_START: the first descriptor that a service manager hands over.
 const FIRST: RawFd = 3;
+/// What sockets of the admin listener are called.
+const ADMIN: &str = "admin";
 /// More sockets than anybody means.
 const MOST: RawFd = 256;
 /// How often the state is looked at where there is no watchdog.
 const USUAL: Duration = Duration::from_secs(10);
 
-/// The sockets that a service manager holds for us, in its order; none where it handed over none to this process.
+/// The sockets that a service manager holds for us, each list in its order; empty where it handed over none to this
+/// process.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Those of the S3 face.
+    pub s3: Vec<OwnedFd>,
+    /// Those with the name `admin` (`FileDescriptorName=`).
+    pub admin: Vec<OwnedFd>,
+}
+
+/// Takes over what a service manager holds for us.
 ///
 /// # Errors
 /// The environment promises what is not there.
-pub fn sockets(env: impl Fn(&str) -> Option<String>) -> Result<Vec<OwnedFd>> {
+pub fn sockets(env: impl Fn(&str) -> Option<String>) -> Result<Held> {
     let mine = env("LISTEN_PID").is_some_and(|pid| pid == std::process::id().to_string());
     let Some(count) = env("LISTEN_FDS").filter(|_| mine) else {
-        return Ok(Vec::new());
+        return Ok(Held::default());
     };
     let count = count.parse::<RawFd>().ok();
     let Some(count) = count.filter(|count| (0..=MOST).contains(count)) else {
         bail!("LISTEN_FDS is no number from 0 to {MOST}");
     };
-    (FIRST..FIRST + count).map(take).collect()
+    let names = env("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut held = Held::default();
+    for number in FIRST..FIRST + count {
+        let list = match names.next() {
+            Some(ADMIN) => &mut held.admin,
+            _ => &mut held.s3,
+        };
+        list.push(take(number)?);
+    }
+    Ok(held)
 }
 
 /// Takes a descriptor over that a service manager left open for us.
@@ -191,7 +213,10 @@ mod tests {
     #[test]
     fn what_another_process_was_handed_is_not_taken() {
         let mine = std::process::id().to_string();
-        let none = |pairs: &[(&str, &str)]| sockets(said(pairs)).expect("no error").is_empty();
+        let none = |pairs: &[(&str, &str)]| {
+            let held = sockets(said(pairs)).expect("no error");
+            held.s3.is_empty() && held.admin.is_empty()
+        };
         assert!(none(&[]));
         assert!(none(&[("LISTEN_FDS", "1")]));
         assert!(none(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")]));

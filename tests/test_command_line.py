@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from lib import environment, s3, server, wire
+from lib import environment, s3, server, tools, tree as trees, wire
 
 USAGE = 64
 FAILED = 1
@@ -226,3 +226,151 @@ def test_an_address_that_cannot_be_had_is_named_with_what_helps(tree, flag, addr
     assert done.returncode == UNAVAILABLE, done
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"twintree: cannot listen on {words[flag]}: ") and says in last and last.count("os error") == 1, done
+
+
+# Surroundings in which nothing can be served: one sentence with its remedy, and nothing half started.
+
+SHIM = """\
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+int clock_gettime(clockid_t id, struct timespec *time)
+{
+    int (*next)(clockid_t, struct timespec *) = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int result = next(id, time);
+    if (id == CLOCK_REALTIME)
+        time->tv_sec = 1000;
+    return result;
+}
+"""
+NO_DEVICE = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev && exec "$0" "$@"')
+
+
+def refused(*words, wrapper=(), preload=None):
+    """What it says where it does not start, in one line; it ends with 69 and has served nobody."""
+    variables = {"PATH": os.environ["PATH"], **KEYS, **({"LD_PRELOAD": str(preload)} if preload else {})}
+    done = subprocess.run([*wrapper, server.BINARY, *map(str, words)], capture_output=True, text=True, timeout=20, env=variables)
+    assert (done.returncode, done.stdout) == (UNAVAILABLE, ""), done
+    line, = done.stderr.splitlines()
+    assert line.startswith("twintree: "), done
+    return line
+
+
+@pytest.mark.parametrize("how", ["serve", "mount"])
+def test_too_few_open_files_are_told_before_anything_starts(tree, tmp_path, how):
+    (tmp_path / "point").mkdir()
+    words = ["serve", tree, "--listen", "127.0.0.1:0", "--state-dir", tmp_path / "state"] if how == "serve" else ["mount", tree, tmp_path / "point"]
+    line = refused(*words, wrapper=("prlimit", "--nofile=20:20"))
+    assert "no more than 20 files may be open at once, and 256 at least are needed: raise the limit (ulimit -n 4096" in line
+    assert list(tree.iterdir()) == [] and not (tmp_path / "state").exists()
+
+
+def test_a_missing_dev_fuse_is_told_before_anything_starts(tree, tmp_path):
+    tools.need("unshare")
+    (tmp_path / "point").mkdir()
+    line = refused("serve", tree, "--listen", "127.0.0.1:0", "--mount", tmp_path / "point", "--state-dir", tmp_path / "state", wrapper=NO_DEVICE)
+    assert "/dev/fuse cannot be opened" in line and "load the module fuse" in line
+    assert list(tree.iterdir()) == [] and not (tmp_path / "state").exists()
+
+
+def test_a_clock_that_was_never_set_is_told_before_anything_starts(tree, tmp_path):
+    tools.need("cc")
+    (tmp_path / "clock.c").write_text(SHIM)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "clock.so", tmp_path / "clock.c", "-ldl"], check=True)
+    line = refused("serve", tree, "--listen", "127.0.0.1:0", "--state-dir", tmp_path / "state", preload=tmp_path / "clock.so")
+    assert "the clock stands before the year 2020" in line and "timedatectl set-ntp true" in line
+    assert list(tree.iterdir()) == [] and not (tmp_path / "state").exists()
+
+
+# What doctor tells of the machine.
+
+def doctor(*words, wrapper=()):
+    """What it found: (grade, what it means) by what was looked at; of several alike all, in order."""
+    done = subprocess.run([*wrapper, server.BINARY, "doctor", *map(str, words)], capture_output=True, text=True, timeout=60, env={"PATH": os.environ["PATH"]})
+    assert (done.returncode, done.stderr) == (0, ""), done
+    found = {}
+    for line in done.stdout.partition("\n\n")[0].splitlines():
+        found.setdefault(line[7:31].strip(), []).append((line[:6].strip(), line[32:]))
+    return found
+
+
+def test_doctor_says_which_addresses_are_free_taken_or_not_here(tree, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = tmp_path / "twintree.toml"
+        config.write_text(f'listen = ["127.0.0.1:{port}", "192.0.2.1:9", "127.0.0.1:0", "unix:{tmp_path}/s3", "unix:{tmp_path}/none/s3"]\nadmin = "127.0.0.1:{port}"\n')
+        addresses = doctor(tree, "--config", config)["address"]
+    assert [grade for grade, _ in addresses] == ["weak", "bad", "ok", "ok", "bad", "weak"], addresses
+    assert f"ss -ltnp 'sport = :{port}'" in addresses[0][1] and "this machine has no such address" in addresses[1][1]
+    assert addresses[2][1] == "127.0.0.1:0 is free" and "with --admin" in addresses[5][1]
+    assert not (tmp_path / "s3").exists(), "it only looks"
+
+
+def test_doctor_says_what_is_wrong_with_the_settings_and_goes_on(tree, tmp_path):
+    config = tmp_path / "twintree.toml"
+    config.write_text('durabilty = "strict"\n')
+    found = doctor(tree, "--config", config)
+    (grade, meaning), = found["settings"]
+    assert grade == "bad" and 'did you mean "durability"?' in meaning
+    assert found["rights"][0][0] == "ok" and found["clock"][0][0] in ("ok", "weak", "?")
+
+
+def test_doctor_says_that_the_clock_was_never_set(tree, tmp_path):
+    tools.need("cc")
+    (tmp_path / "clock.c").write_text(SHIM)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "clock.so", tmp_path / "clock.c", "-ldl"], check=True)
+    (grade, meaning), = doctor(tree, wrapper=("env", f"LD_PRELOAD={tmp_path}/clock.so"))["clock"]
+    assert grade == "bad" and "before the year 2020" in meaning
+
+
+def test_doctor_says_what_its_user_may_not_touch():
+    if os.geteuid() != 0:
+        pytest.skip("giving up privileges needs root")
+    tools.need("setpriv")
+    with trees.Public() as folder:
+        binary, tree = shutil.copy(server.BINARY, os.path.join(folder, "twintree")), pathlib.Path(folder) / "tree"
+        for name in ("open", "closed"):
+            (tree / name).mkdir(parents=True)
+            (tree / name).chmod(0o777 if name == "open" else 0o700)
+        tree.chmod(0o777)
+        config = pathlib.Path(folder) / "twintree.toml"
+        config.write_text("read-only = false\n")
+        config.chmod(0o644)
+        nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+        def rights():
+            done = subprocess.run([*nobody, binary, "doctor", tree, "--read-only", "--config", config], capture_output=True, text=True, timeout=60, env={"PATH": os.environ["PATH"]})
+            return next(line for line in done.stdout.splitlines() if " rights " in line)
+
+        line = rights()
+        assert line.startswith("weak") and "user 65534 may not read and write 1 of 2 directories" in line and f"{tree}/closed among them" in line
+        tree.chmod(0o755)
+        line = rights()
+        assert line.startswith("bad") and f"namei -l {tree} shows why" in line
+
+
+def test_doctor_says_how_the_mount_stands(daemon, tree, tmp_path):
+    point = tmp_path / "point"
+    config = tmp_path / "twintree.toml"
+    config.write_text(f'mount = "{point}"\n')
+
+    def stands():
+        (grade, meaning), = doctor(tree, "--read-only", "--config", config)["mount"]
+        return grade, meaning
+
+    assert doctor(tree, "--read-only")["mount"] == [("ok", "none is asked for; it could be had")]
+    assert stands()[0] == "bad" and "mkdir -p it first" in stands()[1]
+    point.mkdir()
+    assert stands() == ("ok", f"nothing stands on {point}; serve mounts there")
+    one = daemon(tree, "--mount", point)
+    assert stands() == ("ok", f"a twintree stands on {point}")
+    one.kill()
+    try:
+        grade, meaning = stands()
+    finally:
+        subprocess.run(["umount", "-l", point], check=True)
+    assert grade == "bad" and f"umount -l {point}" in meaning
+    (grade, meaning), = doctor(tree, "--read-only", "--config", config, wrapper=NO_DEVICE)["mount"]
+    assert grade == "bad" and "load the module fuse" in meaning

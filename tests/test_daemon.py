@@ -10,7 +10,7 @@ import subprocess
 import threading
 
 import pytest
-from lib import manager, s3, server
+from lib import admin, manager, s3, server
 
 KEYS = "access-of-the-manager\nsecret-of-the-manager\n"
 
@@ -23,7 +23,7 @@ def under(tmp_path, daemon, tree):
     def start(*sockets, flags=(), watchdog=None, listen=(), environment=None, root=tree, **options):
         one = manager.Manager(tmp_path, *sockets, watchdog=watchdog)
         made.append(one)
-        count = len(sockets) or max(1, len(listen))
+        count = options.pop("count", len(sockets) or max(1, len(listen)))
         started = daemon(root, *flags, listen=listen, count=count, environment=one.environment | (environment or {}),
                          wrapper=one.wrapper, pass_fds=one.pass_fds, **options)
         return one, started
@@ -160,6 +160,23 @@ def test_held_sockets_take_the_place_of_listen(under, tmp_path):
     assert not unwanted.exists()
     one.stop()
     assert (tmp_path / "held.sock").exists(), "the socket file is its manager's"
+
+
+@pytest.mark.parametrize("flags", [(), ("--admin", "127.0.0.1:1")], ids=["alone", "over-the-flag"])
+def test_a_held_socket_that_is_called_admin_is_the_admin_listeners(under, flags):
+    s3_face, pages = tcp(), tcp()
+    _, one = under(s3_face, pages, flags=flags, environment={"LISTEN_FDNAMES": "s3:admin"}, count=1)
+    assert one.urls == [f"http://127.0.0.1:{s3_face.getsockname()[1]}"]
+    assert one.admin == f"http://127.0.0.1:{pages.getsockname()[1]}"
+    assert admin.page(one, "/health/ready").text == "ready\n"
+    assert s3.client(one.url).list_buckets()["Buckets"] == []
+
+
+def test_a_held_admin_socket_alone_leaves_listen_as_it_is(under):
+    pages = tcp()
+    _, one = under(pages, listen=("127.0.0.1:0",), environment={"LISTEN_FDNAMES": "admin"})
+    assert one.port != pages.getsockname()[1] and s3.client(one.url).list_buckets()["Buckets"] == []
+    assert admin.page(one, "/health/live").text == "alive\n"
 
 
 def test_held_tcp_sockets_speak_tls_where_a_certificate_is_given(under, authority, tmp_path):

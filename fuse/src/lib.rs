@@ -17,5 +17,5 @@ mod session;
 mod tree;
 
 pub use calls::{CallTallies, CallTally};
-pub use mountpoint::Refused;
-pub use session::{Mode, Mount, MountError, MountOptions};
+pub use mountpoint::{Refused, is_ours as stands_on};
+pub use session::{Mode, Mount, MountError, MountOptions, look_for_device};

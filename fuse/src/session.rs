@@ -106,11 +106,7 @@ impl Mount {
     pub fn start(store: &Arc<Store>, options: &MountOptions) -> Result<Self, MountError> {
         let served: Vec<_> = store.locations().collect();
         let place = mountpoint::prepare(&options.point, &served)?;
-        let device = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/fuse");
-        drop(device.map_err(MountError::Device)?);
+        look_for_device()?;
         let face = Arc::new(face(store, options)?);
         let (offered, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(Calls::default()));
         let adapter = Adapter {
@@ -238,6 +234,18 @@ impl Mount {
             tracing::error!("{} cannot be unmounted: {e}", self.place.display());
         }
     }
+}
+
+/// Sees whether anything can be mounted here at all.
+///
+/// # Errors
+/// With a sentence that says what to do.
+pub fn look_for_device() -> Result<(), MountError> {
+    let device = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse");
+    device.map(drop).map_err(MountError::Device)
 }
 
 fn face(store: &Arc<Store>, options: &MountOptions) -> Result<Face, MountError> {

@@ -59,6 +59,7 @@ pub fn show(mut args: cli::Serve) -> Result<(), Failure> {
         &said,
         path.as_deref().zip(table.as_ref()),
         &keys,
+        &config.state_dir,
     ))
 }
 

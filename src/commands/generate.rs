@@ -38,7 +38,7 @@ const FILE_ONLY: [(&str, &str, &str); 3] = [
     ),
 ];
 
-const EXIT: [(&str, &str); 5] = [
+const EXIT: [(&str, &str); 7] = [
     (
         "0",
         "What was asked is done; of serve and mount: they were ended by SIGTERM or SIGINT.",
@@ -52,6 +52,12 @@ const EXIT: [(&str, &str); 5] = [
         "66",
         "serve and config check: the directory to serve is not there (EX_NOINPUT).",
     ),
+    (
+        "69",
+        "serve and mount: an address is taken or not here, /dev/fuse is missing, too few files may be open, or the clock \
+         was never set (EX_UNAVAILABLE).",
+    ),
+    ("77", "serve and mount: it takes another user (EX_NOPERM)."),
     (
         "130",
         "A signal ended seal or inventory, which have said how far they came.",

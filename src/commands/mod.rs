@@ -14,12 +14,14 @@ pub mod seal;
 pub mod serve;
 mod snippets;
 pub mod strip;
+pub mod surroundings;
 
 use std::io::{self, ErrorKind, IsTerminal};
 use std::time::Duration;
 
 use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressStyle};
+use twintree_fuse::MountError;
 
 /// How a command fails.
 pub enum Failure {
@@ -58,6 +60,18 @@ pub fn cannot_listen(setting: &str, error: &io::Error) -> Failure {
         )),
         _ => Failure::Work(anyhow!("cannot listen on {error}")),
     }
+}
+
+/// Why nothing is mounted, and what helps.
+pub fn cannot_mount(error: MountError) -> Failure {
+    let kind = match &error {
+        MountError::Device(e) if e.kind() == ErrorKind::PermissionDenied => Failure::NotPermitted,
+        MountError::Device(_) | MountError::NoHelper | MountError::NoPassthrough(_) => {
+            Failure::Unavailable
+        }
+        MountError::Refused(_) | MountError::Mount(..) | MountError::Tree(_) => Failure::Work,
+    };
+    kind(anyhow!(error).context("cannot mount"))
 }
 
 /// A line that counts, for a person who waits; hidden where nobody sees it.

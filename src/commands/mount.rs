@@ -6,7 +6,7 @@ use twintree_fuse::Mount;
 use twintree_store::Store;
 use twintree_store::watch::{SealPolicy, WatchOptions};
 
-use super::{Failure, background, serve};
+use super::{Failure, background, cannot_mount, surroundings};
 use crate::{cli, config, logging};
 
 /// Mounts, waits, unmounts.
@@ -19,8 +19,8 @@ pub fn run(args: cli::MountAlone) -> Result<(), Failure> {
     let file = config::read_file(args.tree.config.as_deref()).map_err(Failure::Usage)?;
     let (tree, options, watch) = config::mount_alone(args, file).map_err(Failure::Usage)?;
     let shown = tree.root.display().to_string();
+    surroundings::descriptors()?;
     let store = Store::open(tree).with_context(|| format!("cannot mount {shown}"))?;
-    serve::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -34,7 +34,7 @@ pub fn run(args: cli::MountAlone) -> Result<(), Failure> {
         Ok::<_, std::io::Error>((both.0?, both.1?))
     });
     let (mut terminate, mut interrupt) = signals.context("signals")?;
-    let mount = Mount::start(&store, &options).context("cannot mount")?;
+    let mount = Mount::start(&store, &options).map_err(cannot_mount)?;
     let watcher = match watch {
         true => background::watch(&store, SealPolicy::Off, WatchOptions::default()),
         false => None,

@@ -3,10 +3,9 @@
 use std::io::{IsTerminal, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use twintree_fuse::Mount;
 use twintree_gateway::auth::Credentials;
@@ -16,7 +15,7 @@ use twintree_gateway::server::{self, Drained, Endpoint, Listener, ServerOptions}
 use twintree_store::{Store, StoreError};
 
 use super::background::Background;
-use super::{Failure, cannot_listen, snippets};
+use super::{Failure, cannot_listen, cannot_mount, snippets, surroundings};
 use crate::admin::{self, Overseer};
 use crate::config::{Address, Config};
 use crate::reload::{self, Reload};
@@ -40,13 +39,17 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     let notifier = Notifier::new(set).map_err(Failure::Usage)?;
     let held = systemd::sockets(set).map_err(Failure::Usage)?;
     config::check::served(&config).map_err(Failure::Missing)?;
+    surroundings::clock(SystemTime::now())?;
+    surroundings::descriptors()?;
+    if config.mount.is_some() {
+        twintree_fuse::look_for_device().map_err(cannot_mount)?;
+    }
     let store = open(&config)?;
     let keys = keys(&config)?;
-    raise_descriptor_limit();
     store.report_filesystems(state_outside(&config));
     let certificates = certificates(&config)?;
-    let listeners = listeners(&config, certificates.as_ref(), held)?;
-    let admin_listeners = admin::bind(&config, certificates.as_ref())?;
+    let listeners = listeners(&config, certificates.as_ref(), held.s3)?;
+    let admin_listeners = admin::bind(&config, certificates.as_ref(), held.admin)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -75,7 +78,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     // would do is half done without it.
     runtime.shutdown_timeout(LAST_WORK);
     drop(background);
-    Ok(outcome?)
+    outcome
 }
 
 /// A variable of the environment; one that is empty counts as not set.
@@ -103,19 +106,6 @@ fn keys(config: &Config) -> Result<Keys, Failure> {
     }
     secrets::refuse_served(config).map_err(Failure::Usage)?;
     Ok(secrets::kept(config)?)
-}
-
-/// Takes as many descriptors as the system lets us: each connection has one, and so has each file that is
-/// read or written, while the usual limit of 1,024 is there for programs that call select(2).
-pub fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, limit = limit.current, "no more descriptors can be had");
-    }
 }
 
 fn open(config: &Config) -> Result<Arc<Store>, Failure> {
@@ -203,7 +193,7 @@ async fn serve(
     bound: Bound,
     reload: Reload,
     notifier: Notifier,
-) -> Result<()> {
+) -> Result<(), Failure> {
     let store = overseer.store();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
@@ -235,7 +225,7 @@ async fn serve(
             .map(|options| Mount::start(store, options))
             .transpose()
     });
-    let mount = mount.context("cannot mount")?;
+    let mount = mount.map_err(cannot_mount)?;
     overseer.mounted(mount);
     let admin = admin::serve(overseer, bound.admin, pages);
     greet(config, &keys, &endpoints, &admin_endpoints);

@@ -17,7 +17,13 @@ pub struct ShownKeys {
 }
 
 /// The settings of `said` over those of the file (which is named) over the defaults, one a line.
-pub fn text(said: &Said, file: Option<(&Path, &toml::Table)>, keys: &ShownKeys) -> String {
+/// `state_dir` is where our state lies where nobody said where.
+pub fn text(
+    said: &Said,
+    file: Option<(&Path, &toml::Table)>,
+    keys: &ShownKeys,
+    state_dir: &Path,
+) -> String {
     let mut out = String::new();
     for setting in SETTINGS.iter() {
         let name = setting.name;
@@ -29,6 +35,14 @@ pub fn text(said: &Said, file: Option<(&Path, &toml::Table)>, keys: &ShownKeys) 
                 (hidden, keys.source.clone())
             }
             _ => counts(setting, said, file),
+        };
+        // Its default is another one for each user.
+        let (value, source) = match (name, value) {
+            ("state-dir", None) => (
+                Some(Value::from(state_dir.display().to_string())),
+                "default".to_owned(),
+            ),
+            (_, value) => (value, source),
         };
         line(&mut out, name, value.as_ref(), &source);
     }
@@ -131,7 +145,8 @@ mod tests {
             access: Some("AK".to_owned()),
             source: "the config file".to_owned(),
         };
-        let text = text(&Said::default(), Some((Path::new("/f\nx"), &table)), &keys);
+        let file = (Path::new("/f\nx"), &table);
+        let text = text(&Said::default(), Some(file), &keys, Path::new("/state"));
         let shown: toml::Table = text.parse().expect(&text);
         for (name, value) in &table {
             if name != "secret-key" {
@@ -140,6 +155,7 @@ mod tests {
         }
         assert!(!text.contains("hush"), "{text}");
         assert_eq!(shown["durability"], Value::from("strict"));
+        assert_eq!(shown["state-dir"], Value::from("/state"));
         assert!(!shown.contains_key("tls-cert"), "it is not set");
     }
 

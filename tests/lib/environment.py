@@ -21,6 +21,7 @@ WANTED = [
     ("losetup", "mount", "the power cuts, and every test that mounts a filesystem"),
     ("findmnt", "util-linux", "the test of a disk that turns read-only"),
     ("setpriv", "util-linux", "the tests of a daemon without privileges"),
+    ("unshare", "util-linux", "the tests of a machine without /dev/fuse"),
     ("mkfs.ext4", "e2fsprogs", "the power cuts and the tests of full disks on ext4"),
     ("mkfs.xfs", "xfsprogs", "the power cuts and the tests of full disks on xfs"),
     ("autoreconf", "autoconf", "pjdfstest"),
