@@ -245,6 +245,11 @@ def test_a_root_that_is_gone_is_503_and_the_buckets_of_the_other_go_on(rooted, t
     assert names(client) == ["first", "own"] and admin.page(one, "/health/ready").status == 200
 
 
+def test_all_roots_are_shown_as_one_setting(tree, tmp_path):
+    done = command.run("config", "show", tree, tmp_path / "second", "--state-dir", tmp_path / "state")
+    assert f'root = ["{tree}", "{tmp_path}/second"]' in done.stdout.decode() and "# argument" in done.stdout.decode()
+
+
 def test_roots_that_lie_in_each_other_are_refused(tree, config, tmp_path):
     (tree / "inside").mkdir()
     code, said = check(tree, config("[buckets]"), tmp_path / "state", tree / "inside")
@@ -608,4 +613,22 @@ def test_the_mount_shows_the_buckets_of_all_roots(daemon, tree, second, tmp_path
         assert len(set(os.listdir(point))) == 202
     finally:
         one.stop()
+        mountpoint.unmount(point)
+
+
+@needs_mount
+def test_the_mount_alone_knows_mapped_buckets_by_the_config(tree, photos, config, tmp_path):
+    (photos / "k").write_bytes(b"x")
+    (tree / "plain").mkdir()
+    point = tmp_path / "mount"
+    point.mkdir()
+    one = command.start("mount", tree, point, "--config", config(*mapped(photos, "read-only = true")))
+    try:
+        server.wait_until(lambda: mountpoint.is_mounted(point), "it is mounted")
+        assert sorted(os.listdir(point)) == ["photos", "plain"] and (point / "photos" / "k").read_bytes() == b"x"
+        refused(errno.EROFS, os.unlink, point / "photos" / "k")
+        (point / "plain" / "k").write_bytes(b"x")
+    finally:
+        one.terminate()
+        one.communicate(timeout=20)
         mountpoint.unmount(point)

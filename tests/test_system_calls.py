@@ -66,3 +66,19 @@ def test_a_common_prefix_takes_the_first_names_of_its_folder_and_not_all(daemon,
     assert answer.body.count(b"<Prefix>folder/</Prefix>") == 1
     read = sum(int(event.result) for event in traced.events if f"{folder}>" in event.words)
     assert 0 < read <= 4096, traced.events
+
+
+def test_what_lies_in_the_xattrs_of_a_quiet_file_is_asked_for_once(daemon, tree, random, tmp_path):
+    """Also on the whole way, which a range goes."""
+    one = daemon(tree, "--log", "warn", "--watch", "off", "--seal", "off")
+    client = s3.client(one.url)
+    client.create_bucket(Bucket="bucket-one")
+    client.put_object(Bucket="bucket-one", Key="k", Body=random.bytes(4096))
+    changed = os.stat(tree / "bucket-one" / "k").st_ctime
+    server.wait_until(lambda: time.time() - changed > QUIET, "the object is quiet")
+    for _ in range(3):
+        assert len(s3.body(client, "bucket-one", "k", Range="bytes=1-10")) == 10
+    with trace.Trace(one, tmp_path / "strace", calls="fgetxattr,openat2") as traced:
+        s3.body(client, "bucket-one", "k", Range="bytes=1-10")
+    assert [event.name for event in traced.events].count("openat2") > 0, "strace has seen it"
+    assert not [event for event in traced.events if event.name == "fgetxattr"], traced.events
