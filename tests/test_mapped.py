@@ -166,6 +166,8 @@ def test_a_directory_of_the_root_with_its_name_is_not_served_and_that_is_said(st
     assert said in place.daemon.log.read_text()
     done = command.run("config", "check", tree, "--config", config(*mapped(photos)), "--state-dir", tmp_path / "state").stdout.decode()
     assert f"{tree}/photos would not be served" in done and f"{tree}, {photos} would be served" in done
+    done = command.run("doctor", tree, "--config", config(*mapped(photos))).stdout.decode()
+    assert f"{tree}/photos is not served: {photos} is the bucket of its name" in done
 
 
 # Several roots.

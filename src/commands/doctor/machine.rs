@@ -35,6 +35,7 @@ pub fn findings(dir: &Path, file: Option<&Path>) -> Vec<Finding> {
     found.push(clock());
     let read_only = config.as_ref().is_some_and(|config| config.read_only);
     found.push(rights(dir, read_only));
+    found.extend(config.iter().flat_map(buckets));
     found.push(mount(config.as_ref()));
     found
 }
@@ -120,6 +121,34 @@ fn clock() -> Finding {
             "clock",
             "the kernel does not say whether anything keeps it right",
         ),
+    }
+}
+
+/// Has each bucket that is mapped a directory of its own, and is none of the root hidden behind it?
+fn buckets(config: &Config) -> Vec<Finding> {
+    if config.served().count() == 1 {
+        return Vec::new();
+    }
+    match config.store().shadowed() {
+        Err(e) => vec![bad("buckets", e.to_string())],
+        Ok(hidden) if hidden.is_empty() => {
+            vec![good(
+                "buckets",
+                "those that are mapped have directories of their own",
+            )]
+        }
+        Ok(hidden) => {
+            let all = hidden.into_iter().map(|(dir, other)| {
+                let (dir, other) = (dir.display(), other.display());
+                weak(
+                    "buckets",
+                    format!(
+                        "{dir} is not served: {other} is the bucket of its name; rename one of them"
+                    ),
+                )
+            });
+            all.collect()
+        }
     }
 }
 
