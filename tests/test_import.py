@@ -1,5 +1,6 @@
 """`twintree import`: what boto3 saw of a tree through versitygw 1.8.0 or MinIO's filesystem mode it sees through twintree afterwards, and what the bytes do not bear out it does not."""
 
+import base64
 import json
 import os
 
@@ -145,3 +146,58 @@ def test_a_hostile_fs_json_is_no_claim(tree, tmp_path, value):
 def test_what_is_no_directory_ends_with_a_sentence(tmp_path, gateway):
     done = command.run("import", gateway.command, tmp_path / "nowhere")
     assert done.returncode == 66 and done.stderr.decode() == f"twintree: {tmp_path}/nowhere is no directory\n"
+
+
+# Buckets. As the two recorded it when a bucket got tags and a policy (versitygw: CORS rules and object lock, too).
+
+OF_A_BUCKET = {
+    "user.X-Amz-Tagging": b'{"of-who":"all","team":"a b"}',
+    "user.policy": b'{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::one/*"]}]}',
+    "user.cors": b'<CORSConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><CORSRule><AllowedMethod>GET</AllowedMethod><AllowedOrigin>*</AllowedOrigin></CORSRule></CORSConfiguration>',
+    "user.bucket-lock": b'{"Enabled":true,"DefaultRetention":null,"CreatedAt":null}',
+}
+METADATA_BIN = base64.b64decode(
+    "AQABAN4AFKROYW1lo29uZadDcmVhdGVkxwwFAAAAAGsN6F4cZL53q0xvY2tFbmFibGVkwrBQb2xpY3lDb25maWdKU09OxI97IlZlcnNpb24iOiIyMDEyLTEwLTE3IiwiU3RhdGVtZW50"
+    "IjpbeyJFZmZlY3QiOiJBbGxvdyIsIlByaW5jaXBhbCI6eyJBV1MiOlsiKiJdfSwiQWN0aW9uIjpbInMzOkdldE9iamVjdCJdLCJSZXNvdXJjZSI6WyJhcm46YXdzOnMzOjo6b25lLyoi"
+    "XX1dfbVOb3RpZmljYXRpb25Db25maWdYTUzEALJMaWZlY3ljbGVDb25maWdYTUzEALNPYmplY3RMb2NrQ29uZmlnWE1MxACzVmVyc2lvbmluZ0NvbmZpZ1hNTMQAs0VuY3J5cHRpb25D"
+    "b25maWdYTUzEALBUYWdnaW5nQ29uZmlnWE1MxH48VGFnZ2luZz48VGFnU2V0PjxUYWc+PEtleT5vZi13aG88L0tleT48VmFsdWU+YWxsPC9WYWx1ZT48L1RhZz48VGFnPjxLZXk+dGVh"
+    "bTwvS2V5PjxWYWx1ZT5hIGI8L1ZhbHVlPjwvVGFnPjwvVGFnU2V0PjwvVGFnZ2luZz6vUXVvdGFDb25maWdKU09OxAC0UmVwbGljYXRpb25Db25maWdYTUzEALdCdWNrZXRUYXJnZXRz"
+    "Q29uZmlnSlNPTsQAu0J1Y2tldFRhcmdldHNDb25maWdNZXRhSlNPTsQAtVBvbGljeUNvbmZpZ1VwZGF0ZWRBdMcMBQAAAABrDeheHNadv7lPYmplY3RMb2NrQ29uZmlnVXBkYXRlZEF0"
+    "xwwFAAAAAGsN6F4cZL53uUVuY3J5cHRpb25Db25maWdVcGRhdGVkQXTHDAUAAAAAaw3oXhxkvne2VGFnZ2luZ0NvbmZpZ1VwZGF0ZWRBdMcMBQAAAABrDeheHKC5JbRRdW90YUNvbmZp"
+    "Z1VwZGF0ZWRBdMcMBQAAAABrDeheHGS+d7pSZXBsaWNhdGlvbkNvbmZpZ1VwZGF0ZWRBdMcMBQAAAABrDeheHGS+dw==")
+SAID = {gateways.VERSITYGW.command: "policy, CORS rules, object lock", gateways.MINIO.command: "policy"}
+
+
+@pytest.fixture(params=BOTH, ids=lambda gateway: gateway.command)
+def set_up(request, tree):
+    """A tree whose bucket got tags and a policy: the gateway that wrote it."""
+    request.param.rebuild(tree)
+    if request.param is gateways.VERSITYGW:
+        for name, value in OF_A_BUCKET.items():
+            os.setxattr(tree / gateways.BUCKET, name, value)
+    else:
+        (tree / ".minio.sys/buckets" / gateways.BUCKET / ".metadata.bin").write_bytes(METADATA_BIN)
+    return request.param
+
+
+def test_tags_of_a_bucket_come_along_and_what_has_no_effect_here_is_said(set_up, tree, daemon):
+    for flags in ((), ("--yes",)):
+        done = command.run("import", set_up.command, tree, *flags)
+        assert done.returncode == 0, done
+        said = done.stderr.decode()
+        assert f"twintree: {tree}/{gateways.BUCKET}: not taken over, as nothing here acts on it: {SAID[set_up.command]}\n" == said
+        assert "\n  1 buckets with tags\n" in done.stdout.decode() and "Of 1 bucket(s) not everything is taken over" in done.stdout.decode()
+        assert (tree / gateways.BUCKET / ".twintree/bucket.json").exists() == bool(flags)
+    client = served(daemon, tree)
+    tags = client.get_bucket_tagging(Bucket=gateways.BUCKET)["TagSet"]
+    assert sorted((tag["Key"], tag["Value"]) for tag in tags) == [("of-who", "all"), ("team", "a b")]
+    with pytest.raises(client.exceptions.ClientError, match="NoSuchBucketPolicy"):
+        client.get_bucket_policy(Bucket=gateways.BUCKET)
+
+
+def test_tags_that_a_bucket_got_here_are_not_replaced(set_up, tree, daemon):
+    imported(set_up, tree, "--yes")
+    client = served(daemon, tree)
+    client.put_bucket_tagging(Bucket=gateways.BUCKET, Tagging={"TagSet": [{"Key": "own", "Value": "later"}]})
+    assert "buckets with tags" not in imported(set_up, tree, "--yes")
+    assert client.get_bucket_tagging(Bucket=gateways.BUCKET)["TagSet"] == [{"Key": "own", "Value": "later"}]

@@ -45,6 +45,12 @@ pub fn run(source: Source, root: &Path, yes: bool) -> Result<(), Failure> {
             "Uploads under way are not taken over. Say hide = [\".sgwtmp\"] in the config, or remove those directories: they would show as objects."
         );
     }
+    if found.set_buckets > 0 {
+        let buckets = HumanCount(found.set_buckets);
+        println!(
+            "Of {buckets} bucket(s) not everything is taken over: policies, access lists, CORS and the like have no effect here, and each was named above."
+        );
+    }
     if !yes {
         println!(
             "Files are read once for it, and only their extended attributes change; what is the other gateway's stays. To do it, stop it and repeat with --yes."
@@ -67,6 +73,7 @@ fn lines(found: &Imported) -> Vec<String> {
         (found.objects, in_parts.as_str()),
         (found.folders, "folders that are objects"),
         (found.described, "of these have metadata or tags"),
+        (found.tagged_buckets, "buckets with tags"),
         (
             found.other_bytes,
             "objects whose bytes do not bear out their ETag: metadata and tags, and an ETag of the bytes",

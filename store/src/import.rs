@@ -5,6 +5,7 @@
 //! - MinIO's filesystem mode (before June 2022) keeps them in a JSON beside each object, `import/minio.rs`.
 
 mod minio;
+mod minio_bucket;
 mod versitygw;
 
 use std::os::fd::OwnedFd;
@@ -51,8 +52,20 @@ pub struct Imported {
     pub other_bytes: u64,
     /// Buckets with uploads under way, or what is left of them.
     pub upload_folders: u64,
+    /// Buckets whose tags were (or would be) taken over.
+    pub tagged_buckets: u64,
+    /// Buckets with settings that are not taken over, as each was told.
+    pub set_buckets: u64,
     /// What was left.
     pub left: u64,
+}
+
+/// What another gateway recorded of a bucket.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct BucketClaim {
+    tags: Vec<(String, String)>,
+    /// What else is set there, in words; nothing here acts on such.
+    others: Vec<&'static str>,
 }
 
 /// What is told while it happens.
@@ -128,9 +141,11 @@ impl Visitor for Import<'_> {
             return false;
         }
         self.found.looked_at += 1;
-        if at.depth > 0
-            && let Err(e) = self.take(at)
-        {
+        let taken = match at.depth {
+            0 => self.bucket(at),
+            _ => self.take(at),
+        };
+        if let Err(e) = taken {
             self.left(at.path, &e.to_string());
         }
         true
@@ -145,6 +160,40 @@ impl Visitor for Import<'_> {
 impl Import<'_> {
     fn say(&mut self, path: &[u8], why: &str) {
         (self.told)(Telling::Said(path, why.to_owned()));
+    }
+
+    /// A bucket itself: its tags, and a word on what else was set there.
+    fn bucket(&mut self, at: &At<'_>) -> Result<()> {
+        let Ok(name) = BucketName::parse(&String::from_utf8_lossy(at.name)) else {
+            return Ok(()); // what no bucket can be is told where a file in it is met
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = fs::openat(at.dir, at.name, flags, Mode::empty())
+            .map_err(|e| crate::root::system("a bucket", e))?;
+        let claim = match self.source {
+            Source::Versitygw => versitygw::bucket(&dir),
+            Source::MinioFs => minio::bucket(self.root, name.as_str()),
+        };
+        if !claim.others.is_empty() {
+            self.found.set_buckets += 1;
+            let others = claim.others.join(", ");
+            self.say(
+                at.path,
+                &format!("not taken over, as nothing here acts on it: {others}"),
+            );
+        }
+        if claim.tags.is_empty() {
+            return Ok(());
+        }
+        let bucket = self.store.bucket(&name)?;
+        if !bucket.settings()?.tags.is_empty() {
+            return Ok(()); // ours are later
+        }
+        self.found.tagged_buckets += 1;
+        match self.write {
+            true => bucket.change_settings(|settings| settings.tags = claim.tags),
+            false => Ok(()),
+        }
     }
 
     /// One file or folder.

@@ -8,12 +8,12 @@ use std::os::fd::OwnedFd;
 use rustix::fs::OFlags;
 use serde_json::{Map, Value};
 
-use super::{HEADERS, parse_etag, texts};
+use super::{BucketClaim, HEADERS, minio_bucket, parse_etag, texts};
 use crate::lifecycle::entries;
 use crate::sealer::adopt::Claim;
 use crate::{Access, Digester, ETag, Meta, content_type};
 
-/// The longest JSON that is read.
+/// The longest file that is read, in bytes.
 const LONGEST: u64 = 4 << 20;
 /// What user metadata begins with, in lower case.
 const USER: &str = "x-amz-meta-";
@@ -25,15 +25,29 @@ pub(super) fn claim(root: &OwnedFd, inside: &[u8]) -> Option<Claim> {
         ".minio.sys/buckets/{}/fs.json",
         str::from_utf8(inside).ok()?
     );
+    read(serde_json::from_slice(&contents(root, &path)?).ok()?)
+}
+
+/// What it recorded of a bucket.
+pub(super) fn bucket(root: &OwnedFd, name: &str) -> BucketClaim {
+    let path = format!(".minio.sys/buckets/{name}/.metadata.bin");
+    contents(root, &path).map_or_else(BucketClaim::default, |bytes| minio_bucket::read(&bytes))
+}
+
+/// A file of its own below a root; `None`: it cannot be read.
+fn contents(root: &OwnedFd, path: &str) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let open = |flags| crate::bucket::open_beneath(root, &path, flags, Access::Blocking);
+    let open = |flags| crate::bucket::open_beneath(root, path, flags, Access::Blocking);
     // Reading leaves no trace, where we may ask for that.
     let file = open(flags | OFlags::NOATIME)
         .or_else(|_| open(flags))
         .ok()?;
-    let mut json = Vec::new();
-    File::from(file).take(LONGEST).read_to_end(&mut json).ok()?;
-    read(serde_json::from_slice(&json).ok()?)
+    let mut bytes = Vec::new();
+    File::from(file)
+        .take(LONGEST)
+        .read_to_end(&mut bytes)
+        .ok()?;
+    Some(bytes)
 }
 
 /// An empty folder is an object there, and nothing is recorded of it.

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::fs;
 use serde_json::{Map, Value};
 
-use super::{HEADERS, parse_etag, texts};
+use super::{BucketClaim, HEADERS, parse_etag, texts};
 use crate::sealer::adopt::Claim;
 use crate::{Algorithm, Checksum, ChecksumType, Meta, ObjectChecksum};
 
@@ -25,6 +25,42 @@ pub(super) fn claim(file: &OwnedFd, is_directory: bool) -> Option<Claim> {
     let theirs = Theirs(file);
     let etag = theirs.text("user.etag")?;
     Some(theirs.claim(&etag, is_directory))
+}
+
+/// What it recorded of a bucket, in xattrs of its directory.
+pub(super) fn bucket(dir: &OwnedFd) -> BucketClaim {
+    let theirs = Theirs(dir);
+    let acl = theirs.json("user.acl");
+    let granted = acl
+        .get("Grantees")
+        .and_then(Value::as_array)
+        .map_or(0, Vec::len);
+    let lock = theirs.json("user.bucket-lock");
+    let others = [
+        // The owner's own grant is the one that everything has here.
+        ("access list", granted > 1),
+        (
+            "policy",
+            theirs
+                .bytes("user.policy")
+                .is_some_and(|policy| !policy.is_empty()),
+        ),
+        (
+            "CORS rules",
+            theirs
+                .bytes("user.cors")
+                .is_some_and(|rules| !rules.is_empty()),
+        ),
+        (
+            "object lock",
+            lock.get("Enabled") == Some(&Value::Bool(true)),
+        ),
+    ];
+    let set = others.iter().filter(|(_, is_set)| *is_set);
+    BucketClaim {
+        tags: texts(theirs.json("user.X-Amz-Tagging")),
+        others: set.map(|(what, _)| *what).collect(),
+    }
 }
 
 /// A file or folder with versitygw's xattrs.
