@@ -191,6 +191,15 @@ def test_one_build_gives_the_same_packages_again():
         assert again[kind].read_bytes() == packages.built()[kind].read_bytes(), kind
 
 
+def test_who_makes_packages_stands_in_them(monkeypatch):
+    for name, value in {"DEBFULLNAME": "A. Packager", "DEBEMAIL": "packager@nas.example", "TWINTREE_HOMEPAGE": "https://nas.example/twintree"}.items():
+        monkeypatch.setenv(name, value)
+    made = packages.built.__wrapped__()
+    assert run("dpkg-deb", "-f", made["deb"], "Maintainer", "Homepage") == "Maintainer: A. Packager <packager@nas.example>\nHomepage: https://nas.example/twintree\n"
+    if shutil.which("rpm"):
+        assert run("rpm", "-qp", "--qf", "%{PACKAGER} %{URL}", made["rpm"]) == "A. Packager <packager@nas.example> https://nas.example/twintree"
+
+
 def test_the_deb_belongs_to_root_and_names_its_conffile_and_what_it_needs(tmp_path):
     deb = packages.built()["deb"]
     for line in run("dpkg-deb", "-c", deb).splitlines():
