@@ -297,6 +297,17 @@ def test_a_connection_comes_back_to_the_express_way(place, tmp_path):
     assert went[:5] == ["writev"] * 5 and went[-1] == "sendto", went
 
 
+def test_beside_the_console_every_answer_tells_browsers_what_they_may_do(daemon, tree):
+    (tree / "data").mkdir()
+    (tree / "data" / "page.html").write_bytes(b"<script>1</script>")
+    one = daemon(tree, "--console", "s3", "--seal", "off", beside=False)
+    time.sleep(CALM)
+    for method in ("GET", "HEAD") * 3:
+        with wire.Connection(one) as connection:
+            headers = connection.ask(method, "/data/page.html", payload=wire.UNSIGNED).headers
+        assert (headers["content-security-policy"], headers["x-content-type-options"]) == ("sandbox", "nosniff")
+
+
 STEPS = 300
 """Requests of each connection in the test below."""
 

@@ -28,9 +28,11 @@ pub fn router(gateway: Arc<Gateway>) -> axum::Router {
     })
 }
 
-/// The S3 face with its express way, which `TWINTREE_EXPRESS=off` closes.
+/// The S3 face with its express way, which `TWINTREE_EXPRESS=off` closes. Beside the console's page it is closed as well:
+/// every answer there tells browsers more than it does.
 pub fn service(gateway: Arc<Gateway>) -> Service {
-    let is_open = std::env::var_os("TWINTREE_EXPRESS").is_none_or(|said| said != "off");
+    let is_open = std::env::var_os("TWINTREE_EXPRESS").is_none_or(|said| said != "off")
+        && !matches!(gateway.console, Console::Here(..));
     Service {
         express: is_open.then(|| Arc::clone(&gateway) as Arc<dyn Express>),
         router: router(gateway),
