@@ -390,8 +390,14 @@ def test_names_hidden_in_one_bucket_are_seen_in_another(start, tree):
     client.put_object(Bucket="two", Key="@eaDir/y", Body=b"x")
     client.delete_object(Bucket="one", Key="k")
     (tree / "one" / "all.tmp").unlink()
+    assert "@eaDir, a hidden name" in str(s3.refused(409, "BucketNotEmpty", client.delete_bucket, Bucket="one"))
+    assert (tree / "one" / "@eaDir" / "x").read_bytes() == b"x", "nobody removes what he cannot see"
+    shutil.rmtree(tree / "one" / "@eaDir")
+    (tree / "one" / "all.tmp").write_bytes(b"x")
+    assert "all.tmp, a hidden name" in str(s3.refused(409, "BucketNotEmpty", client.delete_bucket, Bucket="one"))
+    (tree / "one" / "all.tmp").unlink()
     client.delete_bucket(Bucket="one")
-    assert not (tree / "one").exists(), "what the list calls litter goes with its bucket"
+    assert not (tree / "one").exists()
 
 
 def syncs(place, tmp_path, bucket, body):
@@ -567,6 +573,23 @@ def test_names_hidden_in_one_bucket_are_hidden_so_in_the_mount(mounting, tree):
     refused(errno.ENOENT, os.stat, place.point / "one" / "dir" / "@eaDir")
     refused(errno.EPERM, os.mkdir, place.point / "one" / "@eaDir")
     os.mkdir(place.point / "two" / "@eaDir")
+
+
+@needs_mount
+def test_rmdir_removes_no_bucket_that_holds_a_hidden_name(mounting, tree):
+    for name in ("own", "all"):
+        (tree / name).mkdir()
+    (tree / "own" / "private").mkdir()
+    (tree / "own" / "private" / "doc").write_bytes(b"x")
+    (tree / "all" / ".DS_Store").write_bytes(b"x")
+    place = mounting('hide = ".DS_Store"', "[buckets.own]", 'hide = "private"')
+    for name in ("own", "all"):
+        assert os.listdir(place.point / name) == []
+        refused(errno.ENOTEMPTY, os.rmdir, place.point / name)
+    assert (tree / "own" / "private" / "doc").exists() and (tree / "all" / ".DS_Store").exists()
+    (tree / "all" / ".DS_Store").unlink()
+    os.rmdir(place.point / "all")
+    assert not (tree / "all").exists()
 
 
 @needs_mount

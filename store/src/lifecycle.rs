@@ -1,5 +1,5 @@
-//! Making and removing buckets. Removing takes a person's *empty* directories and the hide list's litter
-//! with it; anything else is named and stays.
+//! Making and removing buckets. Removing takes a person's *empty* directories with it; anything else is named and
+//! stays, and what is hidden as well: who removes a bucket cannot see that.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use crate::{BucketName, BucketSettings, Inode, Result, Store, StoreError, Timest
 const MAX_DEPTH: usize = 512;
 /// What is never removed, empty or not: a person put it there, and rmdir could not take it away.
 const MOUNTED: &str = "a mounted filesystem";
+/// What stands beside a name in the way that no listing shows.
+const HIDDEN: &str = "a hidden name";
 const LIST: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -197,12 +199,18 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    /// The first entry that is neither an empty directory, nor ours, nor hidden.
+    /// The first entry that is neither an empty directory nor ours.
     fn content(&self, dir: &OwnedFd, path: String, depth: usize) -> Result<Option<String>> {
         for (name, directory) in entries(dir)? {
             let shown = format!("{path}{}", key_text(&name));
-            if self.hide.hides(&name) {
+            if name.eq_ignore_ascii_case(RESERVED.as_bytes()) {
+                if depth > 0 && !is_ours(dir, &name)? {
+                    return Ok(Some(format!("{shown}, {HIDDEN}")));
+                }
                 continue;
+            }
+            if self.hide.hides(&name) {
+                return Ok(Some(format!("{shown}, {HIDDEN}")));
             }
             if !directory || depth >= MAX_DEPTH {
                 return Ok(Some(shown));
@@ -224,15 +232,13 @@ impl Removal<'_> {
         Ok(None)
     }
 
-    /// Removes empty directories and litter, innermost first.
+    /// Removes empty directories, innermost first.
     fn remove_empty(&self, dir: &OwnedFd, depth: usize) -> Result<()> {
         for (name, directory) in entries(dir)? {
             if name.eq_ignore_ascii_case(RESERVED.as_bytes()) {
                 if depth > 0 {
                     remove_tree(dir, &name, 0)?;
                 }
-            } else if self.hide.is_litter(&name) {
-                remove_tree(dir, &name, 0)?;
             } else if directory && depth < MAX_DEPTH && !self.hide.hides(&name) {
                 let Some(child) = child(dir, &name)? else {
                     continue;
@@ -242,6 +248,20 @@ impl Removal<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Is a reserved name below a bucket's top ours alone? That of a bucket which somebody moved in here may hold bodies.
+fn is_ours(dir: &OwnedFd, name: &[u8]) -> Result<bool> {
+    if name != RESERVED.as_bytes() {
+        return Ok(false);
+    }
+    let Some(own) = child(dir, name)? else {
+        return Ok(true);
+    };
+    match child(&own, b"annex")? {
+        Some(annex) => Ok(annex_content(&annex, String::new(), 0)?.is_none()),
+        None => Ok(true),
     }
 }
 
@@ -396,8 +416,39 @@ mod tests {
         let store = store(dir.path(), &[]);
         let name = BucketName::parse("old").expect("a name");
         match store.delete_bucket(&name) {
-            Err(StoreError::BucketNotEmpty { found, .. }) => assert_eq!(found, ".fuse_hidden01"),
+            Err(StoreError::BucketNotEmpty { found, .. }) => {
+                assert_eq!(found, ".fuse_hidden01, a hidden name");
+            }
             other => panic!("{other:?}"),
+        }
+    }
+
+    // A bucket of nothing but hidden names went with all of them.
+    #[test]
+    fn what_is_hidden_keeps_its_bucket_and_all_around_it() {
+        for hidden in [
+            "private/doc",
+            "empty/deep/private/doc",
+            "deep/.DS_Store",
+            "moved/.twintree/annex/a=d/%=d/b=f",
+            "moved/.TwinTree/doc",
+        ] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let (file, empty) = (dir.path().join("b").join(hidden), dir.path().join("b/e/e"));
+            for made in [file.parent().expect("a parent"), &empty] {
+                std::fs::create_dir_all(made).expect("a directory");
+            }
+            std::fs::write(&file, "x").expect("a file");
+            let store = store(dir.path(), &["private", ".DS_Store"]);
+            let name = BucketName::parse("b").expect("a name");
+            match store.delete_bucket(&name) {
+                Err(StoreError::BucketNotEmpty { found, .. }) => {
+                    let named = found.strip_suffix(", a hidden name").expect("it says so");
+                    assert!(hidden.starts_with(named), "{found}");
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(file.exists() && empty.exists(), "{hidden}");
         }
     }
 }

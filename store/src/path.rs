@@ -298,14 +298,14 @@ pub(crate) fn annex_text(path: &[u8]) -> Option<(String, AnnexKind)> {
 #[derive(Clone, Debug)]
 pub struct HideList {
     /// What the administrator listed.
-    litter: Vec<String>,
+    listed: Vec<String>,
 }
 
 impl HideList {
     /// The names that filesystems reserve, and these; `*` stands for any text.
-    pub fn new(litter: &[String]) -> Self {
+    pub fn new(listed: &[String]) -> Self {
         Self {
-            litter: litter.to_vec(),
+            listed: listed.to_vec(),
         }
     }
 
@@ -315,12 +315,12 @@ impl HideList {
             || FILESYSTEM_NAMES
                 .iter()
                 .any(|pattern| matches(pattern.as_bytes(), name))
-            || self.is_litter(name)
+            || self.is_listed(name)
     }
 
-    /// Is it on the administrator's list, so that it goes when its bucket goes?
-    pub fn is_litter(&self, name: &[u8]) -> bool {
-        self.litter
+    /// Is it on the administrator's list?
+    pub(crate) fn is_listed(&self, name: &[u8]) -> bool {
+        self.listed
             .iter()
             .any(|pattern| matches(pattern.as_bytes(), name))
     }

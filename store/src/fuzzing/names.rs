@@ -49,7 +49,7 @@ fn bucket(text: &str) {
 fn hide_list(pattern: &str, name: &[u8]) {
     let list = HideList::new(&[pattern.to_owned()]);
     let expected = globs(pattern.as_bytes(), name);
-    assert_eq!(list.is_litter(name), expected);
+    assert_eq!(list.is_listed(name), expected);
     if expected || name.eq_ignore_ascii_case(b".twintree") {
         assert!(list.hides(name));
     }
