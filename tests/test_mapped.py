@@ -418,6 +418,22 @@ def test_each_bucket_has_its_own_durability(start, tmp_path, random, usual, spec
     assert found == {"special": expected[special], "plain": expected[usual]}
 
 
+@pytest.mark.parametrize("usual, special", [("strict", "relaxed"), ("relaxed", "strict")])
+def test_uploads_go_to_the_disk_while_they_arrive_where_their_bucket_is_strict(start, tmp_path, random, usual, special):
+    place = start(f'durability = "{usual}"', "[buckets.special]", f'durability = "{special}"')
+    body, begun = random.bytes(20 * data.MIB), {}
+    for name in ("special", "plain"):
+        place.client.create_bucket(Bucket=name)
+        upload = place.client.create_multipart_upload(Bucket=name, Key="parts")["UploadId"]
+        for form, send in (("whole", lambda: place.client.put_object(Bucket=name, Key="k", Body=body)),
+                           ("part", lambda: place.client.upload_part(Bucket=name, Key="parts", UploadId=upload, PartNumber=1, Body=body))):
+            with trace.Trace(place.daemon, tmp_path / f"strace-{name}-{form}", calls="sync_file_range") as traced:
+                send()
+            begun[name, form] = any("SYNC_FILE_RANGE_WRITE" in event.words for event in traced.events)
+    durability = {"special": special, "plain": usual}
+    assert begun == {(name, form): durability[name] == "strict" for name, form in begun}
+
+
 def test_a_bucket_that_refuses_links_follows_none_and_leaves_them_alone(start, tree):
     for name in ("closed", "open"):
         (tree / name / "dir").mkdir(parents=True)

@@ -72,13 +72,6 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Is everything synced before it is answered?
-    pub(crate) fn is_strict(&self) -> bool {
-        self.gateway.store.options().durability == twintree_store::Durability::Strict
-    }
-}
-
-impl Call {
     /// Resolves a bucket: inline where the kernel's caches know it, else on the blocking pool.
     ///
     /// # Errors

@@ -98,6 +98,11 @@ impl Bucket {
         self.rules.durability
     }
 
+    /// Is everything on disk before a write to this bucket is answered?
+    pub fn is_strict(&self) -> bool {
+        self.durability() == Durability::Strict
+    }
+
     /// What ETag an object gets that is written to this bucket as a whole, or sealed in it.
     pub fn etag_kind(&self) -> ETagKind {
         self.store.etags().of(self.name())

@@ -44,7 +44,7 @@ pub(crate) async fn put_object(
     let said = Said {
         meta: meta::from_headers(headers)?,
         conditions: write_conditions(headers),
-        synced: call.is_strict(),
+        synced: bucket.is_strict(),
     };
     let body = ObjectBody::open(
         body,

@@ -40,7 +40,7 @@ pub(crate) async fn upload_part(
         offset: stage.offset,
         remote: stage.remote,
         room: stage.room,
-        synced: call.is_strict(),
+        synced: bucket.is_strict(),
         guard: None,
     };
     let received = body.receive(sink).await?;
