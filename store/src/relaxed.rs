@@ -72,10 +72,14 @@ impl Store {
 }
 
 impl Bucket {
-    /// Syncs the bucket's filesystem, and those mounted inside it, and writes down until when.
+    /// Syncs the bucket's filesystem, and those mounted inside it, and writes down until when. In a bucket that became
+    /// read-only since it was written to nothing is written: after another boot its latest files are read again.
     fn sync_whole(&self) -> Result<()> {
         let boot = self.store.judge.boot();
-        let report = Report::begin(&self.tree, boot)?;
+        let report = match self.rules.read_only {
+            true => None,
+            false => Some(Report::begin(&self.tree, boot)?),
+        };
         let mut synced = self.store.unsynced.sync_whole(self.tree.open_top()?)?;
         // A filesystem mounted inside the bucket holds objects of it, and records that this speaks of.
         for mount in self.tree.mounts_inside() {
@@ -86,6 +90,7 @@ impl Bucket {
                 Err(e) => return Err(system(self.name().as_str(), e)),
             }
         }
+        let Some(report) = report else { return Ok(()) };
         // A process before this one, or beside it, may have seen it fail.
         synced &= told(&report.dir, &hex(&boot)).is_none_or(|told| !told.is_null());
         report.publish(synced)
@@ -177,7 +182,9 @@ mod tests {
     use super::*;
     use crate::record::stamp::mark_of;
     use crate::record::{RECORD_XATTR, Record};
-    use crate::{Meta, ObjectKey, testing};
+    use std::collections::BTreeMap;
+
+    use crate::{BucketOptions, Meta, ObjectKey, testing};
 
     // With the time of the clock instead of the filesystem's this fails where ctime lags behind it: before
     // Linux 6.13, and with a server whose clock is slow.
@@ -201,5 +208,29 @@ mod tests {
         }
         let synced = dir.path().join("bucket/.twintree/synced");
         assert_eq!(synced.read_dir().expect("a directory").count(), 1);
+    }
+
+    #[test]
+    fn nothing_is_reported_in_a_bucket_that_became_read_only() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = testing::store(dir.path());
+        let bucket = testing::bucket_of(&store);
+        let said = BucketOptions {
+            read_only: true,
+            ..BucketOptions::default()
+        };
+        let read_only = BTreeMap::from([(bucket.name().clone(), said)]);
+        let synced = dir.path().join("bucket/.twintree/synced");
+        for (key, rules, reported) in [
+            ("written-before", read_only, false),
+            ("written-since", BTreeMap::new(), true),
+        ] {
+            let key = ObjectKey::parse(key).expect("a key");
+            testing::put(&bucket, &key, b"x", Meta::default());
+            store.set_bucket_rules(&rules);
+            store.sync_unsynced();
+            assert!(store.unsynced.take().is_empty());
+            assert_eq!(synced.exists(), reported, "{key:?}");
+        }
     }
 }
