@@ -1,8 +1,9 @@
 //! The pages of the admin listener: `/health/live`, `/health/ready`, `/metrics`, and the console where it is wanted here;
 //! everything else is refused.
 //!
-//! They ask for no key and show nothing that is worth one: no name of a bucket or an object, no key, no path but
-//! the root's and the mount's. What they say comes from an [`Admin`], which may wait for a disk that does not answer:
+//! They ask for no key and show nothing that is worth one: no object, no key, no path but those of the roots, of mapped
+//! buckets and of the mount, and of buckets only the name of a mapped one whose directory is in trouble: whoever looks
+//! after the machine must know which disk to bring back. What they say comes from an [`Admin`], which may wait for a disk that does not answer:
 //! that is bounded here.
 
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// What the console is told. It names no bucket, no object and no key.
+/// What the console is told. It names no object and no key, and no bucket but a mapped one whose directory is in trouble.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// Why no request should be sent here now, one sentence each.
