@@ -82,7 +82,7 @@ impl Reload {
         let keys = match secrets::given(&config, set)? {
             Some(keys) => Some(keys),
             None if secrets::place_of_kept(&config).exists() => {
-                secrets::refuse_served(&config)?;
+                secrets::refuse_inside(self.store.locations(), &config.state_dir)?;
                 Some(secrets::kept(&config)?)
             }
             // Those of now stay: a pair that is made here would be shown to nobody.
@@ -101,7 +101,7 @@ impl Reload {
             let buckets: Vec<&str> = fixed.iter().map(BucketName::as_str).collect();
             tracing::warn!(
                 buckets = buckets.join(", "),
-                "path, hide or symlinks of these buckets changed and count after a restart only"
+                "path, hide or symlinks of these buckets changed and count after a restart only; until then they stay read-only and strict where they were"
             );
         }
         (self.refilter)(filter)?;

@@ -210,27 +210,28 @@ fn make(config: &Config, path: &Path) -> Result<Keys> {
 /// Refuses a state directory that lies in anything that is served.
 ///
 /// # Errors
-/// As [`refuse_inside`].
+/// It does, or what is to be served is not there.
 pub fn refuse_served(config: &Config) -> Result<()> {
-    config
-        .served()
-        .try_for_each(|dir| refuse_inside(dir, &config.state_dir))
+    let mut served = Vec::new();
+    for dir in config.served() {
+        let shown = || format!("cannot serve {}", dir.display());
+        served.push(dir.canonicalize().with_context(shown)?);
+    }
+    refuse_inside(served.iter().map(PathBuf::as_path), &config.state_dir)
 }
 
-/// Refuses a state directory that lies in the served tree: the key in it would be served.
+/// Refuses a state directory that lies in the served trees: the key in it would be served. They are absolute and without
+/// links, and need not be there: a disk that is gone, or does not answer, keeps nobody from asking.
 ///
 /// # Errors
-/// It does, or the root is not there.
-fn refuse_inside(root: &Path, state: &Path) -> Result<()> {
-    let root = root
-        .canonicalize()
-        .with_context(|| format!("cannot serve {}", root.display()))?;
+/// It does.
+pub fn refuse_inside<'a>(mut served: impl Iterator<Item = &'a Path>, state: &Path) -> Result<()> {
     let absolute = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
     let nearest = absolute
         .ancestors()
         .find_map(|dir| dir.canonicalize().ok())
         .unwrap_or_else(|| PathBuf::from("/"));
-    if nearest.starts_with(&root) {
+    if served.any(|dir| nearest.starts_with(dir)) {
         bail!(
             "the state directory {} lies in the served tree: give --state-dir DIR",
             state.display()
@@ -366,20 +367,21 @@ mod tests {
     #[test]
     fn a_state_directory_in_the_tree_is_refused_also_by_a_link() {
         let dir = tempfile::tempdir().expect("a directory");
-        let root = config(dir.path()).root;
+        let mut config = config(dir.path());
+        let root = config.root.clone();
         std::os::unix::fs::symlink(&root, dir.path().join("link")).expect("a link");
         for inside in [
             root.clone(),
             root.join("a/b"),
             dir.path().join("link/state"),
         ] {
-            assert!(
-                refuse_inside(&root, &inside).is_err(),
-                "{}",
-                inside.display()
-            );
+            config.state_dir = inside;
+            let shown = config.state_dir.display();
+            assert!(refuse_served(&config).is_err(), "{shown}");
         }
-        assert!(refuse_inside(&root, &dir.path().join("state")).is_ok());
-        assert!(refuse_inside(&root, &dir.path().join("tree-beside")).is_ok());
+        for beside in ["state", "tree-beside"] {
+            config.state_dir = dir.path().join(beside);
+            assert!(refuse_served(&config).is_ok(), "{beside}");
+        }
     }
 }

@@ -456,6 +456,13 @@ def test_a_bucket_that_refuses_links_follows_none_and_leaves_them_alone(start, t
 
 # SIGHUP.
 
+def reloads(daemon):
+    """Sends the signal, and waits for what it does."""
+    before = daemon.log.read_text().count("reloaded: keys")
+    daemon.process.send_signal(signal.SIGHUP)
+    server.wait_until(lambda: daemon.log.read_text().count("reloaded: keys") > before, "it is reloaded")
+
+
 def test_a_reload_lets_rules_count_and_names_what_waits(start, tree, tmp_path, config, random):
     for name in ("one", "two"):
         (tree / name).mkdir()
@@ -465,9 +472,7 @@ def test_a_reload_lets_rules_count_and_names_what_waits(start, tree, tmp_path, c
 
     def reload(*lines):
         config(*lines)
-        before = log.read_text().count("reloaded: keys")
-        place.daemon.process.send_signal(signal.SIGHUP)
-        server.wait_until(lambda: log.read_text().count("reloaded: keys") > before, "it is reloaded")
+        reloads(place.daemon)
 
     s3.refused(403, "AccessDenied", client.put_object, Bucket="one", Key="k", Body=b"x")
     reload("[buckets.two]", "read-only = true", "[buckets.one]", 'durability = "relaxed"')
@@ -475,13 +480,38 @@ def test_a_reload_lets_rules_count_and_names_what_waits(start, tree, tmp_path, c
     s3.refused(403, "AccessDenied", client.put_object, Bucket="two", Key="k", Body=b"x")
     assert syncs(place, tmp_path, "one", b"x") == []
     assert "count after a restart only" not in log.read_text()
-    reload(*mapped(tmp_path / "photos"), "[buckets.two]", 'hide = "x"')
-    assert 'path, hide or symlinks of these buckets changed and count after a restart only buckets="photos, two"' in log.read_text()
-    client.put_object(Bucket="two", Key="x", Body=b"x")
+    reload(*mapped(tmp_path / "photos"), "[buckets.one]", 'hide = "x"')
+    assert 'path, hide or symlinks of these buckets changed and count after a restart only; until then they stay read-only and strict where they were buckets="one, photos"' in log.read_text()
+    for name in ("one", "two"):
+        client.put_object(Bucket=name, Key="x", Body=b"x")
     assert names(client) == ["one", "two"]
     place.daemon.restart()
     client = s3.client(place.daemon.url)
-    assert names(client) == ["one", "photos", "two"] and s3.listed(client, "two") == {}
+    assert names(client) == ["one", "photos", "two"] and list(s3.listed(client, "one")) == ["dir/new", "dir/warm", "k"]
+
+
+@pytest.mark.parametrize("now", [[], ["[buckets.photos]", 'path = "{}/other"'], ["[buckets.photos]", 'path = "{}/photos"', 'symlinks = "refuse"']],
+                         ids=["gone", "elsewhere", "closed"])
+def test_a_mapped_bucket_stays_read_only_until_it_is_served_as_is_said_now(start, tmp_path, config, now):
+    (tmp_path / "photos").mkdir()
+    place = start(*mapped(tmp_path / "photos", "read-only = true"))
+    config(*(line.format(tmp_path) for line in now))
+    reloads(place.daemon)
+    s3.refused(403, "AccessDenied", place.client.put_object, Bucket="photos", Key="k", Body=b"x")
+    assert 'until then they stay read-only and strict where they were buckets="photos"' in place.daemon.log.read_text()
+    config(*mapped(tmp_path / "photos"))
+    reloads(place.daemon)
+    place.client.put_object(Bucket="photos", Key="k", Body=b"x")
+
+
+def test_a_disk_that_is_gone_stops_no_reload(daemon, tree, tmp_path, config):
+    """Also where the keys are kept in the state directory, which may lie in nothing that is served."""
+    (tmp_path / "photos").mkdir()
+    one = daemon(tree, "--config", config(*mapped(tmp_path / "photos")), keys=False)
+    assert (one.state / "credentials").exists()
+    (tmp_path / "photos").rmdir()
+    reloads(one)
+    assert "nothing is reloaded" not in one.log.read_text()
 
 
 # In the mount.

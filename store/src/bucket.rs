@@ -188,9 +188,9 @@ impl Store {
     }
 
     /// Lets what is said of single buckets count from now on, as far as it can while they are served: read-only and
-    /// durability. Answers of which something else is said than before; that counts when the store is opened anew.
+    /// durability. Answers of which something else is said than they are served as; that counts when the store is opened
+    /// anew, and until then nothing of them is allowed that was not.
     pub fn set_bucket_rules(&self, said: &BTreeMap<BucketName, BucketOptions>) -> Vec<BucketName> {
-        *self.rules.write() = AllRules::new(&self.options, said);
         let usual = BucketOptions::default();
         let fixed = |all: &BTreeMap<BucketName, BucketOptions>, name: &BucketName| {
             let BucketOptions {
@@ -204,7 +204,9 @@ impl Store {
         let before = &self.options.buckets;
         let names: std::collections::BTreeSet<_> = before.keys().chain(said.keys()).collect();
         let differs = |name: &&BucketName| fixed(before, name) != fixed(said, name);
-        names.into_iter().filter(differs).cloned().collect()
+        let waiting: Vec<BucketName> = names.into_iter().filter(differs).cloned().collect();
+        self.rules.write().change(&self.options, said, &waiting);
+        waiting
     }
 
     /// What a write to a bucket is now.

@@ -47,6 +47,21 @@ pub(crate) struct Rules {
     pub durability: Durability,
 }
 
+impl Rules {
+    /// What both allow, and on disk before an answer what either wants there.
+    fn or_stricter(self, other: Self) -> Self {
+        let strict = [self.durability, other.durability].contains(&Durability::Strict);
+        Self {
+            read_only: self.read_only || other.read_only,
+            durability: if strict {
+                Durability::Strict
+            } else {
+                Durability::Relaxed
+            },
+        }
+    }
+}
+
 /// The scopes of all buckets.
 pub(crate) struct Scopes {
     usual: Scope,
@@ -118,6 +133,23 @@ impl AllRules {
         Self { usual, of_bucket }
     }
 
+    /// Lets what is said now count. What is said of those that `wait` for a restart may be meant for another directory,
+    /// or for none: until then each is as strict as it was, or as is said, whichever is more.
+    pub fn change(
+        &mut self,
+        options: &StoreOptions,
+        buckets: &BTreeMap<BucketName, BucketOptions>,
+        wait: &[BucketName],
+    ) {
+        let mut now = Self::new(options, buckets);
+        for name in wait {
+            let rules = self.of(name).or_stricter(now.of(name));
+            now.of_bucket.insert(name.clone(), rules);
+        }
+        now.of_bucket.retain(|_, rules| *rules != now.usual);
+        *self = now;
+    }
+
     /// A bucket's own, or the usual ones.
     pub fn of(&self, bucket: &BucketName) -> Rules {
         self.of_bucket.get(bucket).copied().unwrap_or(self.usual)
@@ -155,5 +187,34 @@ mod tests {
                 .of(&name("quick"))
                 .read_only
         );
+    }
+
+    #[test]
+    fn a_bucket_that_waits_for_a_restart_only_becomes_stricter() {
+        let name = BucketName::parse("photos").expect("a name");
+        let options = StoreOptions::of("/nowhere");
+        let said = |read_only, durability| {
+            let said = BucketOptions {
+                read_only,
+                durability: Some(durability),
+                ..BucketOptions::default()
+            };
+            BTreeMap::from([(name.clone(), said)])
+        };
+        let (read_only, relaxed) = (
+            said(true, Durability::Relaxed),
+            said(false, Durability::Relaxed),
+        );
+        let mut rules = AllRules::new(&options, &read_only);
+        rules.change(&options, &BTreeMap::new(), std::slice::from_ref(&name));
+        let strictest = Rules {
+            read_only: true,
+            durability: Durability::Strict,
+        };
+        assert_eq!(rules.of(&name), strictest);
+        rules.change(&options, &relaxed, std::slice::from_ref(&name));
+        assert_eq!(rules.of(&name), strictest);
+        rules.change(&options, &relaxed, &[]);
+        assert_eq!(rules.of(&name), AllRules::new(&options, &relaxed).of(&name));
     }
 }
