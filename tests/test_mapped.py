@@ -434,6 +434,20 @@ def test_uploads_go_to_the_disk_while_they_arrive_where_their_bucket_is_strict(s
     assert begun == {(name, form): durability[name] == "strict" for name, form in begun}
 
 
+@pytest.mark.parametrize("usual, special", [("strict", "relaxed"), ("relaxed", "strict")])
+def test_a_bucket_comes_and_goes_with_its_own_durability(start, tree, tmp_path, usual, special):
+    place = start(f'durability = "{usual}"', "[buckets.special]", f'durability = "{special}"')
+    found = {}
+    for name in ("special", "plain"):
+        for call in (place.client.create_bucket, place.client.delete_bucket):
+            with trace.Trace(place.daemon, tmp_path / "strace") as traced:
+                call(Bucket=name)
+            syncs = [event for event in traced.events if event.name == "fsync" and f"<{tree}>" in event.words]
+            found[name, call.__name__] = len(syncs)
+    expected = {"strict": 1, "relaxed": 0}
+    assert found == {(name, call): expected[kind] for name, kind in (("special", special), ("plain", usual)) for call in ("create_bucket", "delete_bucket")}
+
+
 def test_a_bucket_that_refuses_links_follows_none_and_leaves_them_alone(start, tree):
     for name in ("closed", "open"):
         (tree / name / "dir").mkdir(parents=True)

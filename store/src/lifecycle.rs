@@ -83,7 +83,7 @@ impl Store {
                 "the new bucket's settings are not kept: {e}"
             );
         }
-        self.sync_root(root)
+        self.sync_root(root, name)
     }
 
     /// Removes a bucket that holds no object; a person's empty directories go with it. Blocking.
@@ -146,7 +146,7 @@ impl Store {
         };
         tell(old, kind);
         removed?;
-        self.sync_root(root)
+        self.sync_root(root, name)
     }
 
     /// Removes a bucket that was found without content.
@@ -183,8 +183,9 @@ impl Store {
         Ok(())
     }
 
-    fn sync_root(&self, root: &Served) -> Result<()> {
-        if self.options.durability == crate::Durability::Relaxed {
+    /// Puts on disk that a bucket came or went, where its writes are.
+    fn sync_root(&self, root: &Served, name: &BucketName) -> Result<()> {
+        if self.rules_of(name).durability == crate::Durability::Relaxed {
             return Ok(());
         }
         fs::fsync(root.open_top()?).map_err(|e| system("the root", e))
