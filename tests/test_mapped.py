@@ -230,6 +230,25 @@ def test_several_roots_are_one_tree(rooted, tree, second, random):
     assert not (second / "direct").exists() and names(client) == ["both", "new-one", "own"]
 
 
+def test_a_bucket_is_not_removed_while_another_root_would_serve_its_name(daemon, tree, tmp_path):
+    second = tmp_path / "second"
+    for folder in (tree / "both", second / "both"):
+        folder.mkdir(parents=True)
+    (second / "both" / "k").write_bytes(b"x")
+    one = daemon(tree, second)
+    client = s3.client(one.url)
+    answer = s3.refused(409, "InvalidBucketState", client.delete_bucket, Bucket="both")
+    assert "another root has a directory of that name" in answer["Error"]["Message"] and str(tmp_path) not in str(answer)
+    assert f"the bucket stays: {second}/both would be served in its place" in one.log.read_text()
+    assert (tree / "both").is_dir() and s3.listed(client, "both") == {}
+    os.rename(second, tmp_path / "aside")
+    s3.refused(503, "ServiceUnavailable", client.delete_bucket, Bucket="both")
+    os.rename(tmp_path / "aside", second)
+    os.rename(second / "both", second / "renamed")
+    client.delete_bucket(Bucket="both")
+    assert names(client) == ["renamed"] and not (tree / "both").exists()
+
+
 def test_a_root_that_is_gone_is_503_and_the_buckets_of_the_other_go_on(rooted, tree, tmp_path):
     (tmp_path / "second" / "own").mkdir(parents=True)
     (tree / "first").mkdir()
@@ -633,6 +652,20 @@ def test_names_hidden_in_one_bucket_are_hidden_so_in_the_mount(mounting, tree):
     refused(errno.ENOENT, os.stat, place.point / "one" / "dir" / "@eaDir")
     refused(errno.EPERM, os.mkdir, place.point / "one" / "@eaDir")
     os.mkdir(place.point / "two" / "@eaDir")
+
+
+@needs_mount
+def test_a_bucket_in_the_mount_keeps_its_name_while_another_root_has_it(mounting, tree, tmp_path):
+    for folder in (tree / "both", tmp_path / "second" / "both", tree / "other"):
+        folder.mkdir(parents=True)
+    point = mounting(flags=[tmp_path / "second"]).point
+    refused(errno.EBUSY, os.rmdir, point / "both")
+    refused(errno.EBUSY, os.rename, point / "both", point / "new-name")
+    assert (tree / "both").is_dir() and sorted(os.listdir(point)) == ["both", "other"]
+    os.rename(point / "other", point / "both")
+    os.rmdir(tmp_path / "second" / "both")
+    os.rename(point / "both", point / "new-name")
+    assert os.listdir(point) == ["new-name"] == [name for name in os.listdir(tree) if not name.startswith(".")]
 
 
 @needs_mount

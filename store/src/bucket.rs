@@ -332,6 +332,28 @@ impl Store {
         Ok(None)
     }
 
+    /// Refuses to let the name of a bucket go while a root behind its own has a directory of that name: that would be
+    /// served next, and its content taken for the bucket's.
+    ///
+    /// # Errors
+    /// `Covers`; `Unavailable` where a root behind it is gone: nobody knows what is in that.
+    pub(crate) fn check_covers_nothing(&self, root: &Served, name: &BucketName) -> Result<()> {
+        let before = |other: &&Served| !std::ptr::eq(*other, root);
+        for behind in self.roots.iter().skip_while(before).skip(1) {
+            check_root(behind, Access::Blocking)?;
+            if is_directory(&behind.dir, name.as_str().as_bytes()) {
+                let location = behind.location.join(name.as_str());
+                tracing::warn!(
+                    bucket = name.as_str(),
+                    "the bucket stays: {} would be served in its place",
+                    location.display()
+                );
+                return Err(StoreError::Covers(name.to_string()));
+            }
+        }
+        Ok(())
+    }
+
     /// Resolves a bucket now; a bucket removed or replaced directly shows at once. May wait for the disk.
     ///
     /// # Errors

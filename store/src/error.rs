@@ -26,6 +26,11 @@ pub enum StoreError {
     /// The bucket is mapped to a directory in the configuration, and is not removed or renamed by a client.
     #[error("bucket {0:?} is mapped in the configuration of the server: take it out there")]
     Mapped(String),
+    /// A root behind the bucket's has a directory of its name, which would be served once this one is gone.
+    #[error(
+        "bucket {0:?} stays: another root has a directory of that name, which would be served in its place"
+    )]
+    Covers(String),
     /// No object under this key.
     #[error("key {0:?} does not exist")]
     NoSuchKey(String),

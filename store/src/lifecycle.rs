@@ -89,7 +89,7 @@ impl Store {
     /// Removes a bucket that holds no object; a person's empty directories go with it. Blocking.
     ///
     /// # Errors
-    /// `NoSuchBucket`, `BucketNotEmpty`, and what the disk says.
+    /// `NoSuchBucket`, `BucketNotEmpty`, `Covers`, and what the disk says.
     pub fn delete_bucket(self: &Arc<Self>, name: &BucketName) -> Result<()> {
         self.remove_bucket(name, |old, kind| self.announce_bucket(name, old, kind))
     }
@@ -111,6 +111,7 @@ impl Store {
         let missing = || StoreError::NoSuchBucket(name.to_string());
         let root = self.root_with(name)?.ok_or_else(missing)?;
         bucket.check_writable()?;
+        self.check_covers_nothing(root, name)?;
         let top = bucket.tree.open_top()?;
         let old = FileState::look(&top).ok().map(|state| state.inode());
         let not_empty = |found: String| StoreError::BucketNotEmpty {

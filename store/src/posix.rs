@@ -371,7 +371,7 @@ pub fn number(error: StoreError) -> Errno {
         StoreError::NoSuchBucket(_) | StoreError::NoSuchKey(_) => Errno::NOENT,
         StoreError::BucketExists(_) => Errno::EXIST,
         StoreError::BucketNotEmpty { .. } => Errno::NOTEMPTY,
-        StoreError::Mapped(_) => Errno::BUSY,
+        StoreError::Mapped(_) | StoreError::Covers(_) => Errno::BUSY,
         StoreError::NoSpace(_) => Errno::NOSPC,
         StoreError::Denied(_) => Errno::ACCESS,
         StoreError::ReadOnly(_) => Errno::ROFS,

@@ -21,6 +21,9 @@ impl From<StoreError> for S3Error {
                 ))
                 .with("BucketName", bucket),
             StoreError::Mapped(_) => denied(&text),
+            StoreError::Covers(bucket) => S3Error::new(Code::InvalidBucketState)
+                .message(text)
+                .with("BucketName", bucket),
             StoreError::NoSuchKey(key) => S3Error::new(Code::NoSuchKey).with("Key", key),
             StoreError::NoSuchUpload(id) => S3Error::new(Code::NoSuchUpload).with("UploadId", id),
             StoreError::KeyBlocked { key, .. } => S3Error::new(Code::ObjectPathConflict)

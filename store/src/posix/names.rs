@@ -236,7 +236,8 @@ impl TreeView {
     /// Gives a bucket another name in the root where it lies.
     ///
     /// # Errors
-    /// EXDEV where another root has a bucket of the new name, and the kernel's word.
+    /// EXDEV where another root has a bucket of the new name, EBUSY where one has a directory of the old, and the
+    /// kernel's word.
     fn rename_bucket(&self, from: &[u8], to: &[u8], flags: RenameFlags) -> rustix::io::Result<()> {
         let root = |name| match bucket_name(name) {
             Some(bucket) => self.store.root_with(&bucket).map_err(number),
@@ -245,6 +246,11 @@ impl TreeView {
         let here = root(from)?.ok_or(Errno::NOENT)?;
         if root(to)?.is_some_and(|there| !std::ptr::eq(there, here)) {
             return Err(Errno::XDEV);
+        }
+        if let Some(old) = bucket_name(from).filter(|_| !flags.contains(RenameFlags::EXCHANGE)) {
+            self.store
+                .check_covers_nothing(here, &old)
+                .map_err(number)?;
         }
         fs::renameat_with(&here.dir, from, &here.dir, to, flags)
     }
