@@ -669,6 +669,23 @@ def test_a_bucket_in_the_mount_keeps_its_name_while_another_root_has_it(mounting
 
 
 @needs_mount
+def test_what_is_said_of_a_bucket_is_not_left_behind_by_a_rename(mounting, tree):
+    special = {"private": 'hide = "private"', "linked": 'symlinks = "refuse"', "quick": 'durability = "relaxed"'}
+    for name in [*special, "plain"]:
+        (tree / name / "private").mkdir(parents=True)
+    lines = [line for name, said in special.items() for line in (f"[buckets.{name}]", said, f"[buckets.{name}-coming]", said)]
+    point = mounting("[buckets.as-all]", 'etag = "crc64"', *lines).point
+    for name in special:
+        refused(errno.EBUSY, os.rename, point / name, point / "other")
+        refused(errno.EBUSY, os.rename, point / "plain", point / f"{name}-coming")
+    assert os.listdir(point / "private") == [] and os.listdir(point / "plain") == ["private"]
+    os.rename(point / "plain", point / "as-all")
+    assert sorted(os.listdir(point)) == sorted([*special, "as-all"])
+    os.mkdir(point / "quick-coming")
+    os.rmdir(point / "quick-coming")
+
+
+@needs_mount
 def test_rmdir_removes_no_bucket_that_holds_a_hidden_name(mounting, tree):
     for name in ("own", "all"):
         (tree / name).mkdir()

@@ -214,6 +214,11 @@ impl Store {
         self.rules.read().of(name)
     }
 
+    /// Is something said of it by its name that is not said of all: what of it is kept back, or what a write to it is?
+    pub(crate) fn is_special(&self, name: &BucketName) -> bool {
+        self.scopes.has(name) || self.rules.read().has(name)
+    }
+
     /// Is there a bucket that may not be written, where others may?
     pub(crate) fn has_read_only_buckets(&self) -> bool {
         self.rules.read().any_is_read_only()

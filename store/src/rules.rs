@@ -106,6 +106,11 @@ impl Scopes {
         self.of_bucket.get(bucket).unwrap_or(&self.usual)
     }
 
+    /// Has it one of its own?
+    pub fn has(&self, bucket: &BucketName) -> bool {
+        self.of_bucket.contains_key(bucket)
+    }
+
     /// That of buckets of which nothing is said.
     pub fn usual(&self) -> &Scope {
         &self.usual
@@ -153,6 +158,11 @@ impl AllRules {
     /// A bucket's own, or the usual ones.
     pub fn of(&self, bucket: &BucketName) -> Rules {
         self.of_bucket.get(bucket).copied().unwrap_or(self.usual)
+    }
+
+    /// Has it rules of its own?
+    pub fn has(&self, bucket: &BucketName) -> bool {
+        self.of_bucket.contains_key(bucket)
     }
 
     /// May some buckets not be written that are not among all that may not?

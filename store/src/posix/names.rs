@@ -43,11 +43,24 @@ impl TreeView {
         }
     }
 
-    /// Refuses another name to a bucket that is mapped, or read-only.
+    /// Refuses another name to a bucket of which something is said, and its name to another: what is hidden under the
+    /// one would be shown under the other.
+    ///
+    /// # Errors
+    /// As [`TreeView::check_removable`], and EBUSY.
+    fn check_movable(&self, name: &[u8]) -> rustix::io::Result<()> {
+        self.check_removable(name)?;
+        match bucket_name(name).is_some_and(|bucket| self.store.is_special(&bucket)) {
+            true => Err(Errno::BUSY),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses to take away a bucket that is mapped, or read-only.
     ///
     /// # Errors
     /// EBUSY, as of a mount point; EROFS.
-    fn check_movable(&self, name: &[u8]) -> rustix::io::Result<()> {
+    fn check_removable(&self, name: &[u8]) -> rustix::io::Result<()> {
         let Some(bucket) = bucket_name(name) else {
             return Ok(());
         };
@@ -313,7 +326,7 @@ impl TreeView {
         if *level != Level::Top {
             return fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
         }
-        self.check_movable(name)?;
+        self.check_removable(name)?;
         // S3 takes a person's empty directories with the bucket; rmdir(2) does not.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let top = self.open_name(level, &dir, name)?;
