@@ -12,7 +12,7 @@ import os
 from lib import wire
 
 from . import place, servers
-from .client import Asker, Request
+from .client import Asker, Request, answered
 
 KIB, MIB = 1 << 10, 1 << 20
 BIG = 256 * MIB
@@ -120,9 +120,12 @@ class Ground:
             with Asker(server) as asker:
                 for bucket in ("data", "put"):
                     asker.ask("PUT", f"/{bucket}")
-            self.put(server, [("/data/big", 0, BIG)])
-            self.put(server, [(f"/data/middle/{i:03}", i * MIB, MIB) for i in range(64)])
-            self.put(server, [(f"/data/small/{i:03}", i * 4 * KIB, 4 * KIB) for i in range(256)], connections=8)
+            for objects, connections in (
+                ([("/data/big", 0, BIG)], 1),
+                ([(f"/data/middle/{i:03}", i * MIB, MIB) for i in range(64)], 1),
+                ([(f"/data/small/{i:03}", i * 4 * KIB, 4 * KIB) for i in range(256)], 8),
+            ):
+                answered(server.label, lambda: self.put(server, objects, connections=connections))
         place.flush(self.mount)
 
     def put(self, server, objects, *, connections=1, headers=(), payload=wire.UNSIGNED, status=None):

@@ -22,6 +22,21 @@ class Refused(SystemExit):
     """The load client got another answer than it was told to expect, or none."""
 
 
+PEERS, ATTEMPTS = ("versitygw", "rclone"), 3
+
+
+def answered(label, work):
+    """What `work` gives. A peer that gave a wrong answer is asked once more: rclone's server now and then answers 500 to a
+    small PUT; ours may not."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return work()
+        except Refused as refused:
+            if label not in PEERS or attempt + 1 == ATTEMPTS:
+                raise
+            print(f"once more, since {refused}: ", end="", flush=True)
+
+
 @dataclasses.dataclass
 class Sample:
     """One measurement: CPU of the server and wall, in seconds, for so much work. In a mount part of the work is done in the
