@@ -159,9 +159,7 @@ impl AtOnce<'_> {
         let portrait = self.store.portrait(self.shared.id, self.key, &state)?;
         (self.store.changes.openings() == self.openings).then_some(portrait)
     }
-}
 
-impl AtOnce<'_> {
     /// The file of a portrait, to be sent at leisure; `None` beside a mount, where somebody may write in place after it
     /// was asked whether it is what it was.
     pub fn watched(self, portrait: &Portrait) -> Option<Watched> {

@@ -293,7 +293,7 @@ impl Lent {
         cx: &mut Context<'_>,
         account: &mut Account,
     ) -> Poll<io::Result<()>> {
-        // Every turn sends something, or returns, or clears the socket's readiness and so returns in the next.
+        // Every turn sends something, or returns.
         loop {
             if self.left == 0 {
                 match ready!(self.send.poll_next(cx, account)) {
@@ -306,13 +306,8 @@ impl Lent {
                 }
                 account.handed_over(self.left as u64);
             }
-            ready!(socket.poll_write_ready(cx))?;
-            match socket.try_write(|socket| self.send.pieces.send(socket, self.left)) {
-                Ok(sent) => self.left -= sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+            let (pieces, left) = (&self.send.pieces, self.left);
+            self.left -= ready!(socket.poll_try_write(cx, |socket| pieces.send(socket, left)))?;
         }
     }
 }

@@ -95,6 +95,23 @@ impl Socket {
         sent
     }
 
+    /// Runs one write system call once the kernel takes bytes, and again where it was interrupted.
+    pub(crate) fn poll_try_write(
+        &self,
+        cx: &mut Context<'_>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        // Every turn returns, or clears the readiness and so returns in the next.
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match self.try_write(&mut call) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
     /// Sends bytes that more will follow. Linux: MSG_MORE holds them back, so that they leave in one segment with it.
     pub(crate) fn poll_send_more(
         &self,
@@ -102,15 +119,7 @@ impl Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        // Every turn returns, or clears the readiness and so returns in the next.
-        loop {
-            ready!(self.poll_write_ready(cx))?;
-            match self.try_write(|socket| Ok(rustix::net::send(socket, bytes, flags)?)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                sent => return Poll::Ready(sent),
-            }
-        }
+        self.poll_try_write(cx, |socket| Ok(rustix::net::send(socket, bytes, flags)?))
     }
 
     fn note_write(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
