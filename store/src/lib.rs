@@ -67,6 +67,7 @@ mod tallies;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod together;
 pub mod watch;
 pub mod write;
 pub mod writing;
@@ -96,6 +97,7 @@ pub use snapshot::Snapshot;
 pub use sync::begin_writeback;
 pub use tallies::{BATCHES, CommitTallies, SealTallies, SyncTallies};
 pub use time::Timestamp;
+pub use together::{Deferred, Small, Stored, store_together};
 pub use twintree_hash as hash;
 pub use watch::{Coverage, SealPolicy, WatchOptions, Watcher};
 pub use write::{CopyRequest, Durability, KeyPolicy, Published, Put, Stage, WriteConditions};
