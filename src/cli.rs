@@ -465,6 +465,14 @@ pub struct Serve {
     /// For tests: how many directories are watched at most.
     #[arg(long, hide = true, value_name = "N", env = "TWINTREE_WATCH_MOST")]
     pub watch_most: Option<usize>,
+    /// For tests: another rest than twenty seconds, after which free memory is given back.
+    #[arg(
+        long,
+        hide = true,
+        value_name = "TIME",
+        env = "TWINTREE_GIVE_BACK_AFTER"
+    )]
+    pub give_back_after: Option<String>,
     /// Multipart uploads that nobody touched for so long are removed [default: 7d]
     #[arg(long, value_name = "TIME", env = "TWINTREE_ABANDONED_UPLOADS")]
     pub abandoned_uploads: Option<String>,

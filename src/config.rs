@@ -106,6 +106,8 @@ pub struct Config {
     pub watch_sweep: Option<Duration>,
     /// How many directories are watched at most, where not half of what the system lets us.
     pub watch_most: Option<usize>,
+    /// How long a rest is after which free memory is given back, where not as usual.
+    pub give_back_after: Option<Duration>,
     /// Uploads that nobody touched for so long are removed.
     pub abandoned_uploads: Duration,
     /// Bytes for what listings keep.
@@ -251,6 +253,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
     let seal_after = time("seal-after", args.seal_after)?;
     let watch_after = time("watch-after", args.watch_after)?;
     let watch_sweep = time("watch-sweep", args.watch_sweep)?;
+    let give_back_after = time("give-back-after", args.give_back_after)?;
     let watch = is_on("watch", args.watch, file.watch)?;
     let inline_keys = match (file.access_key, file.secret_key) {
         (Some(access), Some(secret)) => Some((access, secret)),
@@ -368,6 +371,7 @@ pub fn resolve(args: cli::Serve, file: File) -> Result<Config> {
         watch_after,
         watch_sweep,
         watch_most: args.watch_most,
+        give_back_after,
         abandoned_uploads,
         list_cache,
         settings,

@@ -21,7 +21,7 @@ use crate::config::{Address, Config};
 use crate::reload::{self, Reload};
 use crate::secrets::Keys;
 use crate::systemd::{self, Notifier};
-use crate::{cli, config, logging, secrets};
+use crate::{cli, config, logging, memory, secrets};
 
 /// How long work that no client waits for any more may go on after the drain.
 const LAST_WORK: Duration = Duration::from_secs(2);
@@ -232,6 +232,8 @@ async fn serve(
     let service = twintree_gateway::service::service(Arc::new(gateway));
     let notifier = Arc::new(notifier);
     let serving = serving(config, &endpoints);
+    let rest = config.give_back_after.unwrap_or(memory::REST);
+    tokio::spawn(memory::give_back_at_each_rest(rest));
     notifier.ready(&serving);
     let asked = service.clone();
     let ask = move || {
