@@ -109,8 +109,12 @@ impl Bucket {
     pub(crate) fn lock_key(&self, key: &ObjectKey) -> Result<KeyGuard<'_>> {
         let stripe = stripe_of(key.as_str());
         let held = self.stripe(stripe)?;
+        let mut known = self.known_locks();
         for _ in 0..MAX_ROUNDS {
-            let shared = self.shared_locks()?;
+            let shared = match known.take() {
+                Some(known) => known,
+                None => self.shared_locks()?,
+            };
             let release = shared.take(stripe)?;
             // Taken away while we waited for it: what we hold keeps nobody out.
             if shared.is_there() {
@@ -124,6 +128,38 @@ impl Bucket {
         Err(StoreError::Unavailable(
             "the lock directory, which is being changed,".to_owned(),
         ))
+    }
+
+    /// Takes the key's lock in this process and among all, unless somebody has it (`None`).
+    ///
+    /// # Errors
+    /// As [`Bucket::lock_key`].
+    pub(crate) fn try_lock_key(&self, key: &ObjectKey) -> Result<Option<KeyGuard<'_>>> {
+        let stripe = stripe_of(key.as_str());
+        let Some(held) = self.shared.locks.stripes[stripe].try_lock() else {
+            return Ok(None);
+        };
+        let shared = match self.known_locks() {
+            Some(known) => known,
+            None => self.shared_locks()?,
+        };
+        let Some(release) = shared.try_take(stripe)? else {
+            return Ok(None);
+        };
+        let guard = KeyGuard {
+            _held: Held::one(),
+            release,
+            _stripe: held,
+        };
+        // Taken away meanwhile, it keeps nobody out: who may wait looks for the new one.
+        Ok(shared.is_there().then_some(guard))
+    }
+
+    /// Locks on disk that are open and cost nothing to try: whoever took one looks whether they are still there.
+    /// Those of other kinds are made anew for each key, which fails where they were taken away.
+    fn known_locks(&self) -> Option<Arc<Shared>> {
+        let known = self.shared.locks.shared.read().as_ref().map(Arc::clone);
+        known.filter(|shared| shared.kind == Kind::Ofd)
     }
 
     /// Waits until nobody is half-way through a change of the key's record, and keeps others from
@@ -238,6 +274,27 @@ impl Shared {
         })
     }
 
+    /// Keeps other processes out of a stripe, unless one is in it (`None`).
+    fn try_take(self: &Arc<Self>, stripe: usize) -> Result<Option<Release>> {
+        let failed = |e| StoreError::from_io("locks", e);
+        Ok(match self.kind {
+            Kind::Ofd => byte_lock(&self.keys, stripe, libc::F_WRLCK)
+                .map_err(failed)?
+                .then(|| Release::Byte(Arc::clone(self), stripe)),
+            Kind::Flock => {
+                let file = open_lock(&self.dir, &format!("{stripe:04}"))?;
+                let operation = FlockOperation::NonBlockingLockExclusive;
+                try_flock(&file, operation)
+                    .map_err(failed)?
+                    .then_some(Release::File { _locked: file })
+            }
+            Kind::Lease => {
+                let name = format!("{stripe:04}.lease");
+                try_lease(&self.dir, &name)?.then(|| Release::Lease(Arc::clone(self), name))
+            }
+        })
+    }
+
     /// Has the file of bytes still its name?
     fn is_there(&self) -> bool {
         fs::fstat(&self.keys).is_ok_and(|stat| stat.st_nlink > 0)
@@ -347,15 +404,8 @@ fn flock_file(dir: &OwnedFd, stripe: usize) -> Result<OwnedFd> {
 pub(crate) fn take_lease(dir: &OwnedFd, name: &str) -> Result<()> {
     let deadline = Instant::now() + LEASE_WAIT;
     while Instant::now() < deadline {
-        match fs::openat(
-            dir,
-            name,
-            FILE_FLAGS | OFlags::EXCL,
-            Mode::from_raw_mode(0o600),
-        ) {
-            Ok(_) => return Ok(()),
-            Err(Errno::EXIST) => {}
-            Err(e) => return Err(system(name, e)),
+        if try_lease(dir, name)? {
+            return Ok(());
         }
         if lease_age(dir, name)? > LEASE_AGE {
             tracing::warn!("the lease {name} is older than {LEASE_AGE:?}: its holder died");
@@ -366,6 +416,16 @@ pub(crate) fn take_lease(dir: &OwnedFd, name: &str) -> Result<()> {
         std::thread::sleep(Duration::from_millis(2));
     }
     Err(StoreError::Unavailable(format!("the lease {name}")))
+}
+
+/// Takes a lease that nobody has; `false`: somebody has it, or had it and died.
+fn try_lease(dir: &OwnedFd, name: &str) -> Result<bool> {
+    let mode = Mode::from_raw_mode(0o600);
+    match fs::openat(dir, name, FILE_FLAGS | OFlags::EXCL, mode) {
+        Ok(_) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(e) => Err(system(name, e)),
+    }
 }
 
 /// Gives a lease back; one that went with its directory is given back too.

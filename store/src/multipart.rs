@@ -133,10 +133,12 @@ impl Bucket {
         }
         let failed = |e| StoreError::from_io("syncing an upload", e);
         for file in files {
-            self.syncer_of(file)?.sync_file(file).map_err(failed)?;
+            let (syncer, _) = self.syncer_of(file)?;
+            syncer.sync_file(file).map_err(failed)?;
         }
         for dir in dirs {
-            self.syncer_of(dir)?.sync_dir(dir).map_err(failed)?;
+            let (syncer, inode) = self.syncer_of(dir)?;
+            syncer.sync_dir(dir, inode).map_err(failed)?;
         }
         Ok(())
     }
@@ -150,9 +152,10 @@ impl Bucket {
         self.durability() == Durability::Strict || self.is_remote()
     }
 
-    fn syncer_of(&self, fd: impl AsFd) -> Result<Arc<Syncer>> {
+    /// Who syncs what lies where a file or directory does, and its inode number.
+    fn syncer_of(&self, fd: impl AsFd) -> Result<(Arc<Syncer>, u64)> {
         let stat = rustix::fs::fstat(fd).map_err(|e| crate::root::system("an upload", e))?;
-        Ok(self.store.syncers.of(stat.st_dev))
+        Ok((self.store.syncers.of(stat.st_dev), stat.st_ino))
     }
 }
 

@@ -3,7 +3,8 @@
 //! A key stays where it lives until it is deleted; a native file wins over an annex entry. A new key
 //! goes to the annex only where its path is blocked now.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
@@ -21,6 +22,13 @@ pub(crate) enum Place {
     Directory(DiskPath),
 }
 
+/// Is a look at a place only one ahead, which another will follow under the key's lock?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    Yes,
+    No,
+}
+
 /// A name that a file has or gets.
 pub(crate) struct FilePlace {
     /// What the path is resolved beneath: the bucket, or its annex.
@@ -28,7 +36,7 @@ pub(crate) struct FilePlace {
     /// The path.
     pub(crate) path: DiskPath,
     /// The directory that holds it; `None` where it does not exist yet.
-    pub(crate) parent: Option<OwnedFd>,
+    pub(crate) parent: Option<Arc<OwnedFd>>,
     /// What stands there now: a regular file or a symbolic link.
     pub(crate) entry: Option<Stat>,
     /// A directory that is the object `dir/`, which a body in the annex is to replace.
@@ -37,15 +45,81 @@ pub(crate) struct FilePlace {
     pub(crate) in_annex: bool,
 }
 
+/// A folder, open, and what is asked of it again and again.
+#[derive(Clone)]
+pub(crate) struct Folder {
+    pub(crate) dir: Arc<OwnedFd>,
+    /// Device and inode.
+    pub(crate) id: (u64, u64),
+    /// Does it lie on a filesystem of another machine?
+    pub(crate) remote: bool,
+}
+
+/// The folders that one phase of several writes at once goes into, each opened once. All those writes had begun before
+/// the first was opened: for each of them, whoever moves a folder or puts another in its place meanwhile could as well
+/// have been a moment faster, or slower.
+#[derive(Default)]
+pub(crate) struct Folders<'a> {
+    open: HashMap<(&'a [u8], i32), (BorrowedFd<'a>, Folder)>,
+}
+
 /// What a name says to a write.
 enum Name {
-    Free(Option<OwnedFd>),
-    Taken(OwnedFd, Box<Stat>),
+    Free(Option<Arc<OwnedFd>>),
+    Taken(Arc<OwnedFd>, Box<Stat>),
     /// No file can be there; why, in words.
     Blocked(String),
 }
 
+impl<'a> Folders<'a> {
+    /// The folder of a path. `None`: there is none, or a file stands in the way.
+    ///
+    /// # Errors
+    /// `ThroughSymlink`, and the system's word.
+    pub(crate) fn of(&mut self, bucket: &'a Bucket, path: &'a DiskPath) -> Result<Option<Folder>> {
+        let above = &path.as_bytes()[..path.as_bytes().len() - path.name().len()];
+        // The number stands for the bucket's directory as long as that is open, which the borrow says it is.
+        let top = bucket.tree.dir();
+        let key = (above, top.as_raw_fd());
+        if let Some((_, folder)) = self.open.get(&key) {
+            return Ok(Some(folder.clone()));
+        }
+        let Parent::Dir(dir) = bucket.tree.parent_for_write(path)? else {
+            return Ok(None);
+        };
+        let stat = fs::fstat(&dir).map_err(|e| named(path, e))?;
+        let folder = Folder {
+            id: (stat.st_dev, stat.st_ino),
+            remote: bucket.is_remote_on(&dir, stat.st_dev),
+            dir: Arc::new(dir),
+        };
+        self.open.insert(key, (top, folder.clone()));
+        Ok(Some(folder))
+    }
+}
+
 impl Bucket {
+    /// Finds where a write of a key goes now whose path leads into this open folder: its own path. `None`: anywhere
+    /// else that [`Bucket::locate`] knows. Who only looks ahead need not ask the annex.
+    ///
+    /// # Errors
+    /// As [`Bucket::locate`].
+    pub(crate) fn locate_in(
+        &self,
+        folder: &Folder,
+        key: &ObjectKey,
+        path: &DiskPath,
+        ahead: Ahead,
+    ) -> Result<Option<FilePlace>> {
+        let (parent, entry) = match look_in(&self.tree, path, Arc::clone(&folder.dir))? {
+            Name::Taken(dir, stat) => (Some(dir), Some(*stat)),
+            Name::Free(_) if ahead == Ahead::No && self.annexed(key)?.is_some() => return Ok(None),
+            Name::Free(dir) => (dir, None),
+            Name::Blocked(_) => return Ok(None),
+        };
+        Ok(Some(self.own_place(path.clone(), parent, entry)))
+    }
+
     /// Finds where a write of `key` goes now. `empty`: its body has no bytes.
     ///
     /// # Errors
@@ -67,15 +141,23 @@ impl Bucket {
             },
             Name::Blocked(by) => return self.in_annex(key, by, None).map(Place::File),
         };
-        let tree = self.tree.clone();
-        Ok(Place::File(FilePlace {
-            tree,
+        Ok(Place::File(self.own_place(path, parent, entry)))
+    }
+
+    fn own_place(
+        &self,
+        path: DiskPath,
+        parent: Option<Arc<OwnedFd>>,
+        entry: Option<Stat>,
+    ) -> FilePlace {
+        FilePlace {
+            tree: self.tree.clone(),
             path,
             parent,
             entry,
             shadow: None,
             in_annex: false,
-        }))
+        }
     }
 
     fn locate_directory(&self, key: &ObjectKey, path: DiskPath, empty: bool) -> Result<Place> {
@@ -178,11 +260,15 @@ impl Bucket {
 
 /// What stands at a path, seen through no link.
 fn look(tree: &Tree, path: &DiskPath) -> Result<Name> {
-    let dir = match tree.parent_for_write(path)? {
-        Parent::Dir(dir) => dir,
-        Parent::Missing => return Ok(Name::Free(None)),
-        Parent::Blocked(by) => return Ok(Name::Blocked(format!("{by:?} is a file"))),
-    };
+    match tree.parent_for_write(path)? {
+        Parent::Dir(dir) => look_in(tree, path, Arc::new(dir)),
+        Parent::Missing => Ok(Name::Free(None)),
+        Parent::Blocked(by) => Ok(Name::Blocked(format!("{by:?} is a file"))),
+    }
+}
+
+/// What stands at a path whose folder is open.
+fn look_in(tree: &Tree, path: &DiskPath, dir: Arc<OwnedFd>) -> Result<Name> {
     match fs::statat(&dir, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => Ok(Name::Free(Some(dir))),
         Err(e) => Err(named(path, e)),

@@ -2,7 +2,9 @@
 //! `sync the file -> name it, under the key's lock -> sync every directory that got a name -> answer`;
 //! relaxed leaves the syncs out and says so in the record.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{self, AtFlags, Gid, Timespec, Timestamps};
@@ -20,8 +22,9 @@ use crate::record::{BootMark, FileState, Record, Stamp, disk};
 use crate::root::{Parents, named, text};
 use crate::stage::{Linked, Stage};
 use crate::{
-    Bucket, Checksum, ChecksumType, Digests, Durability, ETag, ETagKind, Meta, ObjectChecksum,
-    ObjectKey, PartInfo, Published, Result, StoreError, Timestamp, WriteConditions, content_type,
+    Bucket, Checksum, ChecksumType, Digests, Durability, ETag, ETagKind, Inode, Meta,
+    ObjectChecksum, ObjectKey, PartInfo, Published, Result, StoreError, Timestamp, WriteConditions,
+    content_type,
 };
 
 /// How often a place that changes under us is looked for again.
@@ -61,13 +64,25 @@ pub(crate) struct Finished {
     pub(crate) conditions: WriteConditions,
 }
 
-/// A staged file that needs only its name.
-struct Ready {
-    inherited: Inheritance,
+/// A staged file that needs only its name (and, where it is to be durable, its sync before that).
+pub(crate) struct Ready {
+    pub(crate) inherited: Inheritance,
+    /// Where it lies.
+    pub(crate) device: u64,
     record: Vec<u8>,
     stamp: Stamp,
     /// When the filesystem showed the stamp.
     since: Instant,
+}
+
+/// How an attempt to make a file visible ended.
+pub(crate) enum Naming {
+    /// It is; so it shows now.
+    Done(FileState),
+    /// Look for its place again.
+    Again,
+    /// Its place is on another filesystem: the bytes must be copied there first.
+    Elsewhere,
 }
 
 /// The directory of an object `dir/`.
@@ -80,7 +95,7 @@ struct Directory {
 
 impl Ready {
     /// Must it be stamped anew to be published within the window?
-    fn is_old(&self) -> bool {
+    pub(crate) fn is_old(&self) -> bool {
         self.since.elapsed() > Duration::from_nanos(WINDOW as u64 / 2)
     }
 }
@@ -97,6 +112,20 @@ impl Bucket {
         stage: Stage,
         finished: &Finished,
     ) -> Result<Published> {
+        self.publish_ready(key, stage, finished, None)
+    }
+
+    /// The same of a staged file that is `ready`, and synced where it is to be durable.
+    ///
+    /// # Errors
+    /// As [`Bucket::publish_content`].
+    pub(crate) fn publish_ready(
+        &self,
+        key: &ObjectKey,
+        stage: Stage,
+        finished: &Finished,
+        ready: Option<Ready>,
+    ) -> Result<Published> {
         self.check_writable()?;
         if !finished.conditions.is_empty() {
             // What fails now need not be synced first, and has made nothing.
@@ -105,7 +134,7 @@ impl Bucket {
             self.check(key, &finished.conditions)?;
         }
         let mut making = Making::of(self);
-        let published = self.try_publish(key, stage, finished, &mut making);
+        let published = self.try_publish(key, stage, finished, ready, &mut making);
         if published.is_err() {
             // Parents that were made for it, and hold nothing.
             self.prune_above(key);
@@ -118,10 +147,10 @@ impl Bucket {
         key: &ObjectKey,
         mut stage: Stage,
         finished: &Finished,
+        mut ready: Option<Ready>,
         making: &mut Making<'_>,
     ) -> Result<Published> {
         let size = finished.content.size;
-        let mut ready: Option<Ready> = None;
         let mut grown = Vec::new();
         let mut marks = true;
         for round in 0..MAX_ROUNDS {
@@ -149,7 +178,11 @@ impl Bucket {
             let inherited = Inheritance::of(&place);
             let now = match ready.take() {
                 Some(same) if same.inherited == inherited && !same.is_old() => same,
-                _ => self.prepare(&stage, &place, finished, inherited)?,
+                _ => {
+                    let now = self.prepare(&stage, &place, finished, inherited)?;
+                    self.sync_ready(&stage.file, &now)?;
+                    now
+                }
             };
             let now = ready.insert(now);
 
@@ -171,33 +204,27 @@ impl Bucket {
             let Some(place) = make_parent(place, &mut grown, making)? else {
                 continue;
             };
-            match self.name_it(&mut stage, &place)? {
-                Linked::Done => {}
-                Linked::Again => {
+            let state = match self.make_visible(&mut stage, &place, now)? {
+                Naming::Done(state) => state,
+                Naming::Again => {
                     drop(held);
                     // A directory that is being removed can be opened until its rmdir is through.
                     std::thread::sleep(REMOVAL);
                     continue;
                 }
-                Linked::Elsewhere => {
+                Naming::Elsewhere => {
                     drop(held);
                     stage = self.restage(&stage, &place, size)?;
                     ready = None;
                     continue;
                 }
-            }
-            if let Some(dir) = &place.shadow {
-                unmark(dir).map_err(|e| named(&place.path, e))?;
-            }
-            let state = FileState::look(&stage.file)?;
-            if state.size == now.stamp.size && state.modified == now.stamp.modified {
-                self.store.judge.memory.remember(&state, &now.record);
-            }
+            };
             drop(held);
             // Told before it is synced: it is there, and the kernel is told meanwhile.
             let mut announcement = self.announcement();
             announcement.add(self.published_at(&place, !grown.is_empty()));
-            self.sync_entries(place.parent.iter().chain(&grown).chain(&place.shadow))?;
+            let parent = place.parent.as_deref();
+            self.sync_entries(parent.into_iter().chain(&grown).chain(&place.shadow))?;
             if let Some(parent) = &place.parent {
                 self.sync_way(&place.tree, &place.path, parent, &grown)?;
             }
@@ -209,8 +236,8 @@ impl Bucket {
         )))
     }
 
-    /// Makes a staged file all that it will be but visible, and durable.
-    fn prepare(
+    /// Makes a staged file all that it will be but durable and visible.
+    pub(crate) fn prepare(
         &self,
         stage: &Stage,
         place: &FilePlace,
@@ -238,13 +265,35 @@ impl Bucket {
             .to_json(with_type, finished.old_json.as_deref());
         let record = disk::write_first(file, &record, json.as_deref(), &self.tree)?;
         inherited.give(file);
-        self.sync_content(file)?;
         Ok(Ready {
             inherited,
+            device: state.device,
             record,
             stamp,
             since,
         })
+    }
+
+    /// Names a file that is ready, under its key's lock, and remembers its record.
+    pub(crate) fn make_visible(
+        &self,
+        stage: &mut Stage,
+        place: &FilePlace,
+        ready: &Ready,
+    ) -> Result<Naming> {
+        match self.name_it(stage, place)? {
+            Linked::Done => {}
+            Linked::Again => return Ok(Naming::Again),
+            Linked::Elsewhere => return Ok(Naming::Elsewhere),
+        }
+        if let Some(dir) = &place.shadow {
+            unmark(dir).map_err(|e| named(&place.path, e))?;
+        }
+        let state = FileState::look(&stage.file)?;
+        if state.size == ready.stamp.size && state.modified == ready.stamp.modified {
+            self.store.judge.memory.remember(&state, &ready.record);
+        }
+        Ok(Naming::Done(state))
     }
 
     /// The one system call that makes a file visible.
@@ -404,12 +453,27 @@ impl Bucket {
     /// What fsync says; it is never tried again.
     pub(crate) fn sync_content(&self, file: impl AsFd) -> Result<()> {
         if self.durability() == Durability::Relaxed {
-            self.store.unsynced.note(self.name());
+            self.note_unsynced();
             return Ok(());
         }
         let device = FileState::look(&file)?.device;
         let synced = self.store.syncers.of(device).sync_file(file);
-        synced.map_err(|e| StoreError::from_io("syncing an object", e))
+        synced.map_err(not_synced)
+    }
+
+    /// The same of a file that is ready, whose device is known.
+    fn sync_ready(&self, file: &File, ready: &Ready) -> Result<()> {
+        if self.durability() == Durability::Relaxed {
+            self.note_unsynced();
+            return Ok(());
+        }
+        let syncer = self.store.syncers.of(ready.device);
+        syncer.sync_file(file).map_err(not_synced)
+    }
+
+    /// Notes that something was written without a sync.
+    pub(crate) fn note_unsynced(&self) {
+        self.store.unsynced.note(self.name());
     }
 
     /// Makes the entries of directories durable.
@@ -424,9 +488,9 @@ impl Bucket {
             return Ok(());
         }
         for dir in dirs {
-            let device = FileState::look(dir)?.device;
-            let synced = self.store.syncers.of(device).sync_dir(dir);
-            synced.map_err(|e| StoreError::from_io("syncing a directory", e))?;
+            let Inode { device, inode } = FileState::look(dir)?.inode();
+            let synced = self.store.syncers.of(device).sync_dir(dir, inode);
+            synced.map_err(entries_not_synced)?;
         }
         Ok(())
     }
@@ -494,6 +558,16 @@ impl Finished {
     }
 }
 
+/// A file could not be made durable.
+pub(crate) fn not_synced(e: std::io::Error) -> StoreError {
+    StoreError::from_io("syncing an object", e)
+}
+
+/// A directory could not.
+pub(crate) fn entries_not_synced(e: std::io::Error) -> StoreError {
+    StoreError::from_io("syncing a directory", e)
+}
+
 /// Makes the parents of a place that has none. `None`: something stands in the way since.
 fn make_parent(
     mut place: FilePlace,
@@ -505,7 +579,7 @@ fn make_parent(
         match place.tree.make_parents(&place.path, noted) {
             Ok(parents) => {
                 grown.extend(parents.grown);
-                place.parent = Some(parents.dir);
+                place.parent = Some(Arc::new(parents.dir));
             }
             Err(StoreError::KeyBlocked { .. }) => return Ok(None),
             Err(e) => return Err(e),

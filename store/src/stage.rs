@@ -10,6 +10,7 @@ use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::path::{self, DiskPath};
+use crate::place::Folder;
 use crate::room::Room;
 use crate::root::{Parent, named, system};
 use crate::{Bucket, KeyPolicy, ObjectKey, Result, StoreError, fsfacts};
@@ -81,6 +82,27 @@ impl Bucket {
         Ok(stage)
     }
 
+    /// Begins a write into a folder that is open, of a key that is not kept back. `None`: [`Bucket::stage`] knows a way
+    /// where this one ends.
+    ///
+    /// # Errors
+    /// As [`Bucket::stage`].
+    pub(crate) fn stage_in(
+        &self,
+        folder: &Folder,
+        key: &ObjectKey,
+        length: u64,
+    ) -> Result<Option<Stage>> {
+        // What lies on another machine may have no unnamed files, and whatever says so is met there.
+        let Ok(file) = open_unnamed(&folder.dir) else {
+            return Ok(None);
+        };
+        let mut stage = Stage::of_unnamed(file, folder.remote);
+        stage.room = Room::begin(&stage.file, 0, length)
+            .map_err(|e| StoreError::from_io(key.as_str(), e))?;
+        Ok(Some(stage))
+    }
+
     /// Opens an empty staged file for a path (`None`: for the annex).
     pub(crate) fn open_stage(&self, path: Option<&DiskPath>) -> Result<Stage> {
         let Some(path) = path else {
@@ -144,16 +166,18 @@ impl Bucket {
 
     fn staged(&self, file: OwnedFd, name: Option<StageName>) -> Stage {
         let device = fs::fstat(&file).map_or(self.shared.id.0, |stat| stat.st_dev);
-        let remote = if device == self.shared.id.0 {
+        let remote = self.is_remote_on(&file, device);
+        let mut stage = Stage::of_unnamed(file, remote);
+        stage.name = name;
+        stage
+    }
+
+    /// Does what lies on this device, as `file` does, lie on another machine?
+    pub(crate) fn is_remote_on(&self, file: impl AsFd, device: u64) -> bool {
+        if device == self.shared.id.0 {
             self.shared.facts.remote
         } else {
-            fsfacts::facts(&file).remote
-        };
-        Stage {
-            file: Arc::new(File::from(file)),
-            remote,
-            room: Room::default(),
-            name,
+            fsfacts::facts(file).remote
         }
     }
 
@@ -165,6 +189,15 @@ impl Bucket {
 }
 
 impl Stage {
+    fn of_unnamed(file: OwnedFd, remote: bool) -> Self {
+        Self {
+            file: Arc::new(File::from(file)),
+            remote,
+            room: Room::default(),
+            name: None,
+        }
+    }
+
     /// A file of ours that lies elsewhere under a name, to be published by moving it. Dropping it leaves
     /// it where it is.
     pub(crate) fn of_named(file: Arc<File>, remote: bool, dir: OwnedFd, name: Vec<u8>) -> Self {

@@ -10,8 +10,9 @@
 //! many is tried now and then: it costs one writer alone a gap for each [`TRIED_EVERY`] syncs.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -39,11 +40,20 @@ pub(crate) struct Syncer {
     crowd: AtomicU64,
     turns: AtomicU64,
     whole: Rounds,
-    dirs: Mutex<HashMap<(u64, u64), Arc<Rounds>>>,
+    /// By inode.
+    dirs: Mutex<HashMap<u64, Arc<Rounds>>>,
     /// Rolling times in nanoseconds: of one fsync of a file, and of one syncfs.
     fsync_time: AtomicU64,
     syncfs_time: AtomicU64,
     counts: Arc<CommitCounts>,
+}
+
+/// A directory that got entries.
+pub(crate) struct DirToSync<'a> {
+    pub dir: &'a OwnedFd,
+    pub inode: u64,
+    /// How many it got.
+    pub entries: u64,
 }
 
 /// The syncers of all filesystems that this process has written to, by device.
@@ -98,8 +108,9 @@ impl Syncer {
     /// # Errors
     /// What fsync or syncfs says, also of an earlier write-back of this file.
     pub fn sync_file(&self, file: impl AsFd) -> io::Result<()> {
-        if self.is_shared() {
-            return self.sync_whole(&file);
+        if self.is_shared(1) {
+            self.timed_syncfs(&file, 1)?;
+            return written(&file);
         }
         self.alone.fetch_add(1, Ordering::SeqCst);
         let result = self.sync_alone(&file);
@@ -107,41 +118,93 @@ impl Syncer {
         result
     }
 
+    /// Makes several files durable as [`Syncer::sync_file`] does one, and says of each what became of it.
+    pub fn sync_files(&self, files: &[&File]) -> Vec<io::Result<()>> {
+        let many = files.len() as u64;
+        let [first, others @ ..] = files else {
+            return Vec::new();
+        };
+        if self.is_shared(many) {
+            return match self.timed_syncfs(first, many) {
+                Ok(()) => files.iter().map(written).collect(),
+                Err(e) => files.iter().map(|_| Err(same(&e))).collect(),
+            };
+        }
+        self.alone.fetch_add(many, Ordering::SeqCst);
+        // So the first fsync has the blocks of all to commit, and the others find that done.
+        if !others.is_empty() {
+            files.iter().for_each(|file| begin_writeback(file, 0, 0));
+        }
+        let results = files.iter().map(|file| self.sync_alone(file)).collect();
+        self.alone.fetch_sub(many, Ordering::SeqCst);
+        results
+    }
+
     /// Makes a directory's entries durable: all that were made before the call.
     ///
     /// # Errors
     /// What fsync or syncfs says.
-    pub fn sync_dir(&self, dir: impl AsFd) -> io::Result<()> {
-        let stat = fs::fstat(&dir)?;
-        let id = (stat.st_dev, stat.st_ino);
+    pub fn sync_dir(&self, dir: impl AsFd, inode: u64) -> io::Result<()> {
+        self.in_dir(inode, |rounds, distinct| {
+            if self.is_cheaper(self.crowd.load(Ordering::Relaxed).max(distinct)) {
+                return self.timed_syncfs(&dir, 1);
+            }
+            self.fsync_dir(rounds, dir.as_fd(), 1)
+        })
+    }
+
+    /// Makes the entries of several directories durable, of each so many that were made by who calls, and says of each
+    /// what became of it.
+    pub fn sync_dirs(&self, dirs: &[DirToSync<'_>]) -> Vec<io::Result<()>> {
+        let Some(first) = dirs.first() else {
+            return Vec::new();
+        };
+        let crowd = (dirs.len() as u64).max(self.dirs.lock().len() as u64);
+        if self.whole.is_gathering.load(Ordering::Relaxed) || self.is_cheaper(crowd) {
+            let entries = dirs.iter().map(|dir| dir.entries).sum();
+            return match self.timed_syncfs(&first.dir, entries) {
+                Ok(()) => dirs.iter().map(|_| Ok(())).collect(),
+                Err(e) => dirs.iter().map(|_| Err(same(&e))).collect(),
+            };
+        }
+        let sync = |one: &DirToSync<'_>| {
+            self.in_dir(one.inode, |rounds, _| {
+                self.fsync_dir(rounds, one.dir.as_fd(), one.entries)
+            })
+        };
+        dirs.iter().map(sync).collect()
+    }
+
+    /// Does something with the rounds of one directory; it is told of how many there are some.
+    fn in_dir<T>(&self, inode: u64, sync: impl FnOnce(&Rounds, u64) -> T) -> T {
         let (rounds, distinct) = {
             let mut dirs = self.dirs.lock();
-            let rounds = Arc::clone(dirs.entry(id).or_default());
-            (rounds, dirs.len())
+            let rounds = Arc::clone(dirs.entry(inode).or_default());
+            (rounds, dirs.len() as u64)
         };
-        let result = if self.is_cheaper(self.crowd.load(Ordering::Relaxed).max(distinct as u64)) {
-            self.timed_syncfs(&dir)
-        } else {
-            let call = |served| {
-                self.counts.directory.served(served);
-                fs::fsync(&dir).map_err(Into::into)
-            };
-            rounds.join(|_| 0, call)
-        };
+        let result = sync(&rounds, distinct);
         let mut dirs = self.dirs.lock();
         drop(rounds);
         if dirs
-            .get(&id)
+            .get(&inode)
             .is_some_and(|left| Arc::strong_count(left) == 1)
         {
-            dirs.remove(&id);
+            dirs.remove(&inode);
         }
         result
     }
 
-    /// Shall a file be synced together with others?
-    fn is_shared(&self) -> bool {
-        let alone = self.alone.load(Ordering::Relaxed) + 1;
+    fn fsync_dir(&self, rounds: &Rounds, dir: BorrowedFd<'_>, entries: u64) -> io::Result<()> {
+        let call = |served| {
+            self.counts.directory.served(served);
+            fs::fsync(dir).map_err(Into::into)
+        };
+        rounds.join(entries, |_| 0, call)
+    }
+
+    /// Shall so many files be synced together, and with others?
+    fn is_shared(&self, many: u64) -> bool {
+        let alone = self.alone.load(Ordering::Relaxed) + many;
         self.whole.is_gathering.load(Ordering::Relaxed)
             || self.is_cheaper(alone.max(self.crowd.load(Ordering::Relaxed)))
             || (self.is_tried() && self.is_cheaper(SHARED_FROM))
@@ -176,20 +239,6 @@ impl Syncer {
         Ok(())
     }
 
-    fn sync_whole(&self, file: &impl AsFd) -> io::Result<()> {
-        self.timed_syncfs(file)?;
-        // Linux: syncfs reports errors to the descriptor it is called on, which is another waiter's. This
-        // call waits for nothing here and reports what became of this file's own pages (fs/sync.c).
-        let raw = file.as_fd().as_raw_fd();
-        // SAFETY: a system call on a descriptor that is borrowed for its duration; it touches no memory of ours.
-        let result = unsafe { libc::sync_file_range(raw, 0, 0, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
-    }
-
     /// For how many who leads a shared sync waits: where few are known of, and now and then, for as many as come.
     fn wanted(&self, turn: u64) -> u64 {
         match self.crowd.load(Ordering::Relaxed) {
@@ -199,9 +248,14 @@ impl Syncer {
         }
     }
 
-    fn timed_syncfs(&self, any: &impl AsFd) -> io::Result<()> {
+    /// One syncfs for `many` that the caller has, and for whoever else waits. Who has a crowd waits for no other.
+    fn timed_syncfs(&self, any: &impl AsFd, many: u64) -> io::Result<()> {
         self.whole.join(
-            |turn| self.wanted(turn),
+            many,
+            |turn| match many {
+                few if few < SHARED_FROM => self.wanted(turn),
+                _ => 0,
+            },
             |served| {
                 // A crowd that had a slow moment is not forgotten at once.
                 let before = self.crowd.load(Ordering::Relaxed);
@@ -215,6 +269,25 @@ impl Syncer {
             },
         )
     }
+}
+
+/// What became of a file's own pages after a syncfs.
+fn written(file: &impl AsFd) -> io::Result<()> {
+    // Linux: syncfs reports errors to the descriptor it is called on, which is another waiter's. This
+    // call waits for nothing here and reports what became of this file's own pages (fs/sync.c).
+    let raw = file.as_fd().as_raw_fd();
+    // SAFETY: a system call on a descriptor that is borrowed for its duration; it touches no memory of ours.
+    let result = unsafe { libc::sync_file_range(raw, 0, 0, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The same error for another who shared the call.
+pub(crate) fn same(e: &io::Error) -> io::Error {
+    io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// A rolling time: an eighth of the newest, seven of what was.
@@ -258,17 +331,18 @@ struct RoundState {
 }
 
 impl Rounds {
-    /// Waits for a round that starts from now on; leads it when nobody else does. Who leads waits until the round
-    /// serves as many as are `wanted` of it (by its number), and calls with how many it serves.
+    /// Waits, with `many`, for a round that starts from now on; leads it when nobody else does. Who leads waits until
+    /// the round serves as many as are `wanted` of it (by its number), and calls with how many it serves.
     fn join(
         &self,
+        many: u64,
         wanted: impl FnOnce(u64) -> u64,
         call: impl FnOnce(u64) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut state = self.state.lock();
         let mine = state.started + 1;
         state.waiting += 1;
-        state.arrived += 1;
+        state.arrived += many;
         if state.arrived >= state.wanted && self.is_gathering.load(Ordering::Relaxed) {
             self.all_came.notify_one();
         }
@@ -334,6 +408,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 rounds.join(
+                    1,
                     |_| 0,
                     |served| {
                         calls.lock().push(served);
@@ -350,6 +425,7 @@ mod tests {
                 .map(|_| {
                     scope.spawn(|| {
                         rounds.join(
+                            1,
                             |_| 0,
                             |served| {
                                 assert!(
@@ -386,12 +462,12 @@ mod tests {
                         served.store(how_many, Ordering::SeqCst);
                         Ok(())
                     };
-                    rounds.join(|_| 2, call)
+                    rounds.join(1, |_| 2, call)
                 });
                 while !rounds.is_gathering.load(Ordering::SeqCst) && !leader.is_finished() {
                     std::thread::yield_now();
                 }
-                rounds.join(|_| 0, |_| Ok(())).expect("no error");
+                rounds.join(1, |_| 0, |_| Ok(())).expect("no error");
                 leader.join().expect("no panic").expect("no error");
             });
             served.load(Ordering::SeqCst) == 2
@@ -416,17 +492,17 @@ mod tests {
             served = how_many;
             Ok(())
         };
-        rounds.join(|_| u64::MAX, call).expect("no error");
+        rounds.join(1, |_| u64::MAX, call).expect("no error");
         assert_eq!(served, 1);
     }
 
     #[test]
     fn a_failed_round_fails_all_who_shared_it_and_nobody_later() {
         let rounds = Rounds::default();
-        let failed = rounds.join(|_| 0, |_| Err(io::Error::from_raw_os_error(libc::EIO)));
+        let failed = rounds.join(1, |_| 0, |_| Err(io::Error::from_raw_os_error(libc::EIO)));
         assert_eq!(failed.expect_err("fails").raw_os_error(), Some(libc::EIO));
         rounds
-            .join(|_| 0, |_| Ok(()))
+            .join(1, |_| 0, |_| Ok(()))
             .expect("the next round is its own");
     }
 
@@ -440,9 +516,9 @@ mod tests {
                 scope.spawn(move || {
                     let file = std::fs::File::create(dir.join(n.to_string())).expect("a file");
                     syncer.sync_file(&file).expect("synced");
-                    syncer
-                        .sync_dir(std::fs::File::open(dir).expect("a directory"))
-                        .expect("synced");
+                    let folder = std::fs::File::open(dir).expect("a directory");
+                    let inode = fs::fstat(&folder).expect("its state").st_ino;
+                    syncer.sync_dir(&folder, inode).expect("synced");
                 });
             }
         });
