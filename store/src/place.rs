@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -22,11 +22,15 @@ pub(crate) enum Place {
     Directory(DiskPath),
 }
 
-/// Is a look at a place only one ahead, which another will follow under the key's lock?
+/// How much a look at a place asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ahead {
-    Yes,
-    No,
+pub(crate) enum Look {
+    /// Not the annex: another look will follow, under the key's lock.
+    Ahead,
+    /// All, under the key's lock.
+    Whole,
+    /// Not the name, which was free when it was looked at ahead: it is linked under the key's lock, and not replaced.
+    OfFree,
 }
 
 /// A name that a file has or gets.
@@ -38,11 +42,13 @@ pub(crate) struct FilePlace {
     /// The directory that holds it; `None` where it does not exist yet.
     pub(crate) parent: Option<Arc<OwnedFd>>,
     /// What stands there now: a regular file or a symbolic link.
-    pub(crate) entry: Option<Stat>,
+    pub(crate) entry: Option<Box<Stat>>,
     /// A directory that is the object `dir/`, which a body in the annex is to replace.
     pub(crate) shadow: Option<OwnedFd>,
     /// Is it in the annex?
     pub(crate) in_annex: bool,
+    /// Those of its folder, where others of a batch go there as well.
+    pub(crate) stages: Option<Stages>,
 }
 
 /// A folder, open, and what is asked of it again and again.
@@ -53,7 +59,12 @@ pub(crate) struct Folder {
     pub(crate) id: (u64, u64),
     /// Does it lie on a filesystem of another machine?
     pub(crate) remote: bool,
+    stages: Stages,
 }
+
+/// The directory of stages on a folder's filesystem, once it was asked for.
+#[derive(Clone, Default)]
+pub(crate) struct Stages(Arc<OnceLock<Arc<OwnedFd>>>);
 
 /// The folders that one phase of several writes at once goes into, each opened once. All those writes had begun before
 /// the first was opened: for each of them, whoever moves a folder or puts another in its place meanwhile could as well
@@ -69,6 +80,20 @@ enum Name {
     Taken(Arc<OwnedFd>, Box<Stat>),
     /// No file can be there; why, in words.
     Blocked(String),
+}
+
+impl Stages {
+    /// The directory, found now if it was not before.
+    pub(crate) fn dir(&self, find: impl FnOnce() -> Result<OwnedFd>) -> Result<Arc<OwnedFd>> {
+        let dir = match self.0.get() {
+            Some(dir) => dir,
+            None => {
+                let dir = Arc::new(find()?);
+                self.0.get_or_init(|| dir)
+            }
+        };
+        Ok(Arc::clone(dir))
+    }
 }
 
 impl<'a> Folders<'a> {
@@ -91,6 +116,7 @@ impl<'a> Folders<'a> {
         let folder = Folder {
             id: (stat.st_dev, stat.st_ino),
             remote: bucket.is_remote_on(&dir, stat.st_dev),
+            stages: Stages::default(),
             dir: Arc::new(dir),
         };
         self.open.insert(key, (top, folder.clone()));
@@ -100,7 +126,7 @@ impl<'a> Folders<'a> {
 
 impl Bucket {
     /// Finds where a write of a key goes now whose path leads into this open folder: its own path. `None`: anywhere
-    /// else that [`Bucket::locate`] knows. Who only looks ahead need not ask the annex.
+    /// else that [`Bucket::locate`] knows.
     ///
     /// # Errors
     /// As [`Bucket::locate`].
@@ -109,15 +135,25 @@ impl Bucket {
         folder: &Folder,
         key: &ObjectKey,
         path: &DiskPath,
-        ahead: Ahead,
+        asked: Look,
     ) -> Result<Option<FilePlace>> {
-        let (parent, entry) = match look_in(&self.tree, path, Arc::clone(&folder.dir))? {
-            Name::Taken(dir, stat) => (Some(dir), Some(*stat)),
-            Name::Free(_) if ahead == Ahead::No && self.annexed(key)?.is_some() => return Ok(None),
+        let dir = Arc::clone(&folder.dir);
+        let name = match asked {
+            Look::OfFree => Name::Free(Some(dir)),
+            Look::Ahead | Look::Whole => look_in(&self.tree, path, dir)?,
+        };
+        let (parent, entry) = match name {
+            Name::Taken(dir, stat) => (Some(dir), Some(stat)),
+            Name::Free(_) if asked != Look::Ahead && self.annexed(key)?.is_some() => {
+                return Ok(None);
+            }
             Name::Free(dir) => (dir, None),
             Name::Blocked(_) => return Ok(None),
         };
-        Ok(Some(self.own_place(path.clone(), parent, entry)))
+        Ok(Some(FilePlace {
+            stages: Some(folder.stages.clone()),
+            ..self.own_place(path.clone(), parent, entry)
+        }))
     }
 
     /// Finds where a write of `key` goes now. `empty`: its body has no bytes.
@@ -134,7 +170,7 @@ impl Bucket {
             return self.locate_directory(key, path, empty);
         }
         let (parent, entry) = match look(&self.tree, &path)? {
-            Name::Taken(dir, stat) => (Some(dir), Some(*stat)),
+            Name::Taken(dir, stat) => (Some(dir), Some(stat)),
             Name::Free(parent) => match self.annexed(key)? {
                 Some(place) => return Ok(Place::File(place)),
                 None => (parent, None),
@@ -148,7 +184,7 @@ impl Bucket {
         &self,
         path: DiskPath,
         parent: Option<Arc<OwnedFd>>,
-        entry: Option<Stat>,
+        entry: Option<Box<Stat>>,
     ) -> FilePlace {
         FilePlace {
             tree: self.tree.clone(),
@@ -157,6 +193,7 @@ impl Bucket {
             entry,
             shadow: None,
             in_annex: false,
+            stages: None,
         }
     }
 
@@ -223,9 +260,10 @@ impl Bucket {
                 tree,
                 path,
                 parent: Some(dir),
-                entry: Some(*stat),
+                entry: Some(stat),
                 shadow: None,
                 in_annex: true,
+                stages: None,
             })),
             Name::Free(_) | Name::Blocked(_) => Ok(None),
         }
@@ -243,7 +281,7 @@ impl Bucket {
         let tree = self.annex_tree(true)?.ok_or_else(missing)?;
         let path = path::annex(key);
         let (parent, entry) = match look(&tree, &path)? {
-            Name::Taken(dir, stat) => (Some(dir), Some(*stat)),
+            Name::Taken(dir, stat) => (Some(dir), Some(stat)),
             Name::Free(parent) => (parent, None),
             Name::Blocked(by) => return Err(blocked(format!("in the annex, {by}"))),
         };
@@ -254,6 +292,7 @@ impl Bucket {
             entry,
             shadow,
             in_annex: true,
+            stages: None,
         })
     }
 }

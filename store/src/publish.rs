@@ -302,12 +302,15 @@ impl Bucket {
         if place.entry.is_none() {
             return stage.link_new(dir, &place.path);
         }
-        self.keeping_other_names(dir, place.path.name(), place.entry.as_ref(), || {
+        self.keeping_other_names(dir, place.path.name(), place.entry.as_deref(), || {
             stage.replace(dir, &place.path, || {
-                if place.in_annex {
-                    self.own_stage_dir()
-                } else {
-                    place.tree.stage_dir(&place.path, dir.as_fd())
+                let find = || match place.in_annex {
+                    true => self.own_stage_dir(),
+                    false => place.tree.stage_dir(&place.path, dir.as_fd()),
+                };
+                match &place.stages {
+                    Some(stages) => stages.dir(find),
+                    None => find().map(Arc::new),
                 }
             })
         })

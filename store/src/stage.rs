@@ -32,7 +32,7 @@ pub struct Stage {
 
 /// The name of a staged file that has one.
 struct StageName {
-    dir: OwnedFd,
+    dir: Arc<OwnedFd>,
     name: Vec<u8>,
     /// Does dropping the stage remove it?
     discard: bool,
@@ -157,7 +157,7 @@ impl Bucket {
         Ok(self.staged(
             file,
             Some(StageName {
-                dir,
+                dir: Arc::new(dir),
                 name,
                 discard: true,
             }),
@@ -206,7 +206,7 @@ impl Stage {
             remote,
             room: Room::default(),
             name: Some(StageName {
-                dir,
+                dir: Arc::new(dir),
                 name,
                 discard: false,
             }),
@@ -251,7 +251,7 @@ impl Stage {
         &mut self,
         dir: &OwnedFd,
         path: &DiskPath,
-        stage_dir: impl FnOnce() -> Result<OwnedFd>,
+        stage_dir: impl FnOnce() -> Result<Arc<OwnedFd>>,
     ) -> Result<Linked> {
         if self.name.is_none() {
             let home = stage_dir()?;

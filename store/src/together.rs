@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use crate::change::Announcement;
 use crate::inherit::Inheritance;
 use crate::path::{self, DiskPath};
-use crate::place::{Ahead, FilePlace, Folder, Folders};
+use crate::place::{FilePlace, Folder, Folders, Look};
 use crate::publish::{Content, Finished, Naming, Ready, entries_not_synced, not_synced};
 use crate::record::FileState;
 use crate::sync::{DirToSync, same};
@@ -76,6 +76,8 @@ struct Member<'a> {
     task: &'a Task,
     stage: Stage,
     ready: Option<Ready>,
+    /// What the look under the key's lock is to ask.
+    look: Look,
 }
 
 /// One that is visible, and told of.
@@ -334,15 +336,19 @@ impl<'a> Member<'a> {
             task,
             stage,
             ready: None,
+            look: Look::Whole,
         };
         Ok((member, folder))
     }
 
     /// Looks ahead at the place and makes the file all that it will be but durable and visible. `false`: not here.
     fn prepare(&mut self, folder: &Folder) -> Result<bool> {
-        let Some(place) = self.look(folder, Ahead::Yes)? else {
+        let Some(place) = self.look(folder, Look::Ahead)? else {
             return Ok(false);
         };
+        if place.entry.is_none() {
+            self.look = Look::OfFree;
+        }
         let inherited = Inheritance::of(&place);
         self.ready = Some(self.make_ready(&place, inherited)?);
         Ok(true)
@@ -369,7 +375,7 @@ impl<'a> Member<'a> {
         let Some(_held) = bucket.try_lock_key(&self.task.key)? else {
             return Ok(None);
         };
-        let Some(place) = self.look(folder, Ahead::No)? else {
+        let Some(place) = self.look(folder, self.look)? else {
             return Ok(None);
         };
         let inherited = Inheritance::of(&place);
@@ -391,12 +397,12 @@ impl<'a> Member<'a> {
         }
     }
 
-    fn look(&self, folder: &Folder, ahead: Ahead) -> Result<Option<FilePlace>> {
+    fn look(&self, folder: &Folder, asked: Look) -> Result<Option<FilePlace>> {
         let Some(path) = &self.task.path else {
             return Ok(None);
         };
         let bucket = &self.task.bucket;
-        bucket.locate_in(folder, &self.task.key, path, ahead)
+        bucket.locate_in(folder, &self.task.key, path, asked)
     }
 
     fn make_ready(&self, place: &FilePlace, inherited: Inheritance) -> Result<Ready> {
