@@ -292,7 +292,7 @@ def test_a_connection_comes_back_to_the_express_way(place, tmp_path):
     with wire.Connection(place["on"]) as connection, trace.Trace(place["on"], tmp_path / "strace", calls="sendto,writev") as traced:
         for key in ["direct", "put", *["direct"] * TURNS]:
             time.sleep(PAUSE)
-            answer = connection.ask("PUT" if key == "put" else "GET", f"/data/{key}", b"x" if key == "put" else b"", payload=wire.UNSIGNED)
+            answer = connection.ask("PUT" if key == "put" else "GET", f"/data/{key}", b"x" * (INLINE + 1) if key == "put" else b"", payload=wire.UNSIGNED)
             assert answer.status == 200
     went = ways(traced.events)
     assert went[:4] == ["sendto", "writev", "writev", "writev"] and went[-1] == "sendto", went

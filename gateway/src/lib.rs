@@ -26,4 +26,5 @@ pub mod server;
 pub mod service;
 #[cfg(test)]
 mod testing;
+mod together;
 pub mod xml;

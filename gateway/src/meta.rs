@@ -16,7 +16,8 @@ use crate::xml;
 /// Names and values of user metadata together, in bytes (S3 user guide, "Working with object metadata").
 const MAX_USER_META: usize = 2048;
 
-const USER_PREFIX: &str = "x-amz-meta-";
+/// What the names of user metadata begin with.
+pub(crate) const USER_PREFIX: &str = "x-amz-meta-";
 const REDIRECT: HeaderName = HeaderName::from_static("x-amz-website-redirect-location");
 const STORAGE_CLASS: HeaderName = HeaderName::from_static("x-amz-storage-class");
 const TAGGING: HeaderName = HeaderName::from_static("x-amz-tagging");

@@ -40,7 +40,7 @@ use listener::Accepting;
 use crate::meter::Meter;
 
 pub(crate) use express::push_field;
-pub use express::{Express, ExpressHead, Expressed};
+pub use express::{Answering, Express, ExpressHead, Expressed, Intent};
 pub use front::Arrival;
 pub use incoming::IncomingError;
 pub use limits::Limits;

@@ -99,7 +99,7 @@ async fn answer(gateway: Arc<Gateway>, request: Request<Body>) -> Reply {
 }
 
 /// What the log says of a failure: the code; for the server's own failures the cause, too.
-fn describe(error: &S3Error) -> String {
+pub(crate) fn describe(error: &S3Error) -> String {
     if error.status().is_server_error() && error.code() != Code::NotImplemented {
         return error.to_string();
     }

@@ -575,6 +575,11 @@ fn bare_mount_point(root: &Served, name: &BucketName) -> Option<BucketInfo> {
 }
 
 impl Bucket {
+    /// The device number of its filesystem.
+    pub fn device(&self) -> u64 {
+        self.shared.id.0
+    }
+
     /// Its name.
     pub fn name(&self) -> &BucketName {
         &self.name

@@ -8,7 +8,7 @@ pub enum Fields<'a> {
     /// Those of a whole request.
     Map(&'a HeaderMap),
     /// Each name once, and all values visible ASCII.
-    Few(&'a [(&'static str, &'a str)]),
+    Few(&'a [(&'a str, &'a str)]),
 }
 
 impl<'a> Fields<'a> {
@@ -67,7 +67,7 @@ impl<'a> Fields<'a> {
             .chain(few.iter().map(|(name, _)| *name))
     }
 
-    fn either(self) -> (Option<&'a HeaderMap>, &'a [(&'static str, &'a str)]) {
+    fn either(self) -> (Option<&'a HeaderMap>, &'a [(&'a str, &'a str)]) {
         match self {
             Self::Map(map) => (Some(map), &[]),
             Self::Few(few) => (None, few),

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use http::Method;
-use twintree_store::{AtOnce, ObjectInfo, Portrait, Ready};
+use twintree_store::{AtOnce, BucketName, ObjectInfo, ObjectKey, Portrait, Ready};
 
 use super::get_object::{INLINE, lend};
 use super::read_plan::Asked;
-use crate::auth::{self, Fields, Head, Payload};
+use crate::auth::{self, Fields, Head, Payload, Verified};
 use crate::call::{Gateway, Reply};
 use crate::range::Slice;
 use crate::reply::{FileBody, Noted, SentBy};
 use crate::route;
-use crate::server::{Express, ExpressHead, Expressed, pages, push_field};
+use crate::server::{Express, ExpressHead, Expressed, Intent, pages, push_field};
 
 /// Bytes that are read of a file before its size is known: all of what is small.
 const FIRST: usize = 16 << 10;
@@ -23,22 +23,7 @@ const FIRST: usize = 16 << 10;
 impl Express for Gateway {
     fn answer(&self, head: &ExpressHead<'_>, out: &mut Vec<u8>) -> Option<Expressed> {
         let fields = Fields::Few(head.fields);
-        let host = fields.text("host")?.ok()?;
-        let (bucket, key) =
-            route::object_in_path(head.path, &head.method, host, &self.settings.domains)?;
-        let verified = auth::verify(
-            &Head {
-                method: &head.method,
-                path: head.path,
-                query: None,
-                headers: fields,
-                authority: None,
-                virtual_bucket: None,
-            },
-            &self.credentials,
-            head.received,
-        );
-        let verified = verified.ok()?;
+        let (bucket, key, verified) = self.verified(head)?;
         if matches!(verified.payload, Payload::Chunked(_)) {
             return None;
         }
@@ -88,6 +73,36 @@ impl Express for Gateway {
             body,
             file,
         })
+    }
+
+    fn intend(&self, head: &ExpressHead<'_>) -> Option<Box<dyn Intent>> {
+        self.small_put(head)
+    }
+}
+
+impl Gateway {
+    /// Says what a head asks for, and who asks.
+    pub(super) fn verified(
+        &self,
+        head: &ExpressHead<'_>,
+    ) -> Option<(BucketName, ObjectKey, Verified)> {
+        let fields = Fields::Few(head.fields);
+        let host = fields.text("host")?.ok()?;
+        let (bucket, key) =
+            route::object_in_path(head.path, &head.method, host, &self.settings.domains)?;
+        let verified = auth::verify(
+            &Head {
+                method: &head.method,
+                path: head.path,
+                query: None,
+                headers: fields,
+                authority: None,
+                virtual_bucket: None,
+            },
+            &self.credentials,
+            head.received,
+        );
+        Some((bucket, key, verified.ok()?))
     }
 }
 

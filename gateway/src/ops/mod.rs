@@ -18,6 +18,7 @@ mod delete_bucket;
 mod delete_object;
 mod delete_objects;
 mod express;
+mod express_put;
 mod get_bucket_location;
 pub(crate) mod get_object;
 mod get_object_attributes;

@@ -60,7 +60,7 @@ pub(crate) async fn put_object(
 }
 
 /// What the head says of the object, apart from its bytes.
-struct Said {
+pub(super) struct Said {
     meta: Meta,
     conditions: WriteConditions,
     /// Is the body synced before the answer?
@@ -68,7 +68,16 @@ struct Said {
 }
 
 impl Said {
-    fn with(self, received: Received) -> Put {
+    /// The same without conditions.
+    pub(super) fn unconditional(meta: Meta) -> Self {
+        Self {
+            meta,
+            conditions: WriteConditions::default(),
+            synced: false,
+        }
+    }
+
+    pub(super) fn with(self, received: Received) -> Put {
         let checksum = received.checksum;
         let checksum = checksum.map(|checksum| ObjectChecksum {
             checksum,
@@ -152,7 +161,7 @@ fn refuse_early(bucket: &Bucket, key: &ObjectKey, conditions: &WriteConditions) 
     }
 }
 
-fn reply(published: &Published) -> Reply {
+pub(super) fn reply(published: &Published) -> Reply {
     let mut reply = Response::new(ReplyBody::Empty);
     let etag = HeaderValue::try_from(format!("\"{}\"", published.etag))
         .expect("hex digits and quotes are legal");

@@ -80,6 +80,11 @@ impl Account {
         self.noted = noted;
     }
 
+    /// Notes bytes of the request's body.
+    pub(crate) fn took_in(&self, bytes: usize) {
+        self.pulse.meter().received(bytes);
+    }
+
     /// Notes how a file is sent.
     pub(crate) fn sent_by(&mut self, way: SentBy) {
         self.noted.sent_by = way;

@@ -1,14 +1,16 @@
-//! The express way: a plain GET or HEAD is answered where its head was read, in one write.
+//! The express way: a plain GET or HEAD is answered where its head was read, in one write; a plain PUT of a short body
+//! is taken in whole, and answered by whoever stores it (`express/put.rs`).
 //!
-//! A connection in the clear begins here. A head that comes alone and whole, and holds nothing but what [`known`]
+//! A connection in the clear begins here. A head that comes whole, and holds nothing but what [`known`]
 //! names, is offered to the service; what it answers is sent at once. The first head of any other kind goes to hyper,
-//! as it was received, and with it the connection, until some heads in a row could have gone this way. So nothing is
+//! as it was received, and with it the connection, until some heads in a row could have gone this way. So no head is
 //! ever refused here, and nothing waits but for the socket.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,6 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use twintree_store::Timestamp;
 
+use put::{Answered, Receiving, Working};
+pub use put::{Answering, Intent};
+
 use super::account::{Account, client_of};
 use super::front::{Front, HOST_ID, REQUEST_ID};
 use super::limits::Limits;
@@ -29,11 +34,16 @@ use super::outgoing::Lent;
 use super::request_id::{RequestId, host_id};
 use super::socket::Socket;
 use crate::date::http_date;
+use crate::meta::USER_PREFIX as USER_META;
 use crate::reply::{FileBody, Noted};
 
 /// The longest head that is taken here, in bytes, and the most fields of one.
 const MAX_HEAD: usize = 4 << 10;
-const MAX_FIELDS: usize = 20;
+const MAX_FIELDS: usize = 24;
+/// The longest body of a PUT, in bytes.
+const MAX_BODY: u64 = 64 << 10;
+/// How much is read at once: a head and most bodies.
+const AT_ONCE: usize = 16 << 10;
 /// How many heads in a row bring a connection back here, at first and at most.
 const PLAIN_HEADS: u32 = 2;
 const MOST_PLAIN_HEADS: u32 = 1024;
@@ -45,19 +55,26 @@ pub trait Express: Send + Sync {
     /// Writes the fields of a head that says 200, an empty line and the body behind what `out` holds. `None`: the
     /// request takes the whole way, as if it had not been here; what `out` holds does not matter.
     fn answer(&self, head: &ExpressHead<'_>, out: &mut Vec<u8>) -> Option<Expressed>;
+
+    /// Says what a PUT asks for, whose body may still be on its way. `None`: as above.
+    fn intend(&self, head: &ExpressHead<'_>) -> Option<Box<dyn Intent>>;
 }
 
 /// The head of a request on the express way.
 #[derive(Debug)]
 pub struct ExpressHead<'a> {
-    /// GET or HEAD.
+    /// GET, HEAD or PUT.
     pub method: Method,
     /// Begins with a slash; still encoded; without a query.
     pub path: &'a str,
     /// Each name once, in lower case; all values are visible ASCII. `host` is there.
-    pub fields: &'a [(&'static str, &'a str)],
+    pub fields: &'a [(&'a str, &'a str)],
+    /// How many bytes of a body follow it.
+    pub body: u64,
     /// When it was read.
     pub received: Timestamp,
+    /// Bytes of the head itself.
+    len: usize,
 }
 
 /// What was answered.
@@ -87,6 +104,9 @@ pub(crate) struct ExpressWay {
     front: Arc<Front>,
     service: Arc<dyn Express>,
     sending: Option<Sending>,
+    receiving: Option<Receiving>,
+    /// A request that is performed elsewhere.
+    working: Option<Arc<Working>>,
     finishing: bool,
     patience: Patience,
 }
@@ -119,12 +139,14 @@ impl Patience {
 }
 
 /// An answer that is being sent.
-struct Sending {
+pub(crate) struct Sending {
     bytes: Vec<u8>,
     sent: usize,
     /// What comes after these.
     file: Option<Lent>,
     account: Account,
+    /// The connection ends with it.
+    last: bool,
 }
 
 impl ExpressWay {
@@ -139,6 +161,8 @@ impl ExpressWay {
             front,
             service,
             sending: None,
+            receiving: None,
+            working: None,
             finishing: false,
             patience,
         }
@@ -155,7 +179,7 @@ impl ExpressWay {
         with_parsed(bytes, limits, |head| {
             let (started, id) = (Instant::now(), RequestId::next());
             let mut out = take_buffer();
-            begin(&mut out, id, head.received);
+            begin(&mut out, StatusCode::OK, id, head.received);
             // The whole way meets the same panic, and answers for it.
             let answered =
                 std::panic::catch_unwind(AssertUnwindSafe(|| self.service.answer(head, &mut out)));
@@ -164,10 +188,7 @@ impl ExpressWay {
                 self.patience.declined();
                 return None;
             };
-            let trusted = &self.front.options.trusted_proxies;
-            let client = client_of(self.front.peer, &HeaderMap::new(), trusted);
-            let pulse = self.front.pulse.clone();
-            let mut account = Account::open(pulse, started, id, head.method.clone(), client);
+            let mut account = self.open_account(started, id, head.method.clone());
             account.answered(StatusCode::OK, noted);
             account.handed_over(body as u64);
             self.patience.answered();
@@ -177,8 +198,44 @@ impl ExpressWay {
                 sent: 0,
                 file,
                 account,
+                last: false,
             })
         })
+    }
+
+    fn open_account(&self, started: Instant, id: RequestId, method: Method) -> Account {
+        let trusted = &self.front.options.trusted_proxies;
+        // `X-Forwarded-For` is no field of this way.
+        let client = client_of(self.front.peer, &HeaderMap::new(), trusted);
+        Account::open(self.front.pulse.clone(), started, id, method, client)
+    }
+
+    /// Begins a PUT of which these bytes have come, if it is one for here.
+    fn begin_put(&self, bytes: &[u8]) -> Option<Receiving> {
+        let limits = &self.front.options.limits;
+        with_parsed(bytes, limits, |head| {
+            let intent = self.service.intend(head);
+            if intent.is_none() {
+                self.patience.declined();
+            }
+            Receiving::begin(head, intent?, bytes, limits)
+        })
+    }
+
+    /// Hands a PUT that has come whole to whoever stores it, and answers through this descriptor.
+    fn perform(&self, back: OwnedFd, received: Receiving) -> Arc<Working> {
+        let id = RequestId::next();
+        let account = self.open_account(received.started(), id, Method::PUT);
+        self.patience.answered();
+        received.perform(back, id, account)
+    }
+}
+
+impl ExpressWay {
+    /// Goes to hyper, with what was read.
+    fn leave(&mut self, read: BytesMut) -> Left {
+        let socket = self.socket.take();
+        socket.map_or(Left::Closed, |socket| Left::Hyper(socket, read))
     }
 }
 
@@ -209,8 +266,30 @@ impl Future for ExpressWay {
                 }
                 if sending.sent == sending.bytes.len() && sending.file.is_none() {
                     sending.account.whole();
+                    me.finishing |= sending.last;
                     keep_buffer(std::mem::take(&mut sending.bytes));
                     me.sending = None;
+                }
+                continue;
+            }
+            if let Some(working) = &me.working {
+                match ready!(working.poll(socket, cx, me.finishing)) {
+                    Answered::Sent { last } => me.finishing |= last,
+                    Answered::ToSend(sending) => me.sending = Some(*sending),
+                }
+                me.working = None;
+                continue;
+            }
+            if let Some(receiving) = &mut me.receiving {
+                let whole = ready!(receiving.poll(socket, cx))?;
+                let Some(received) = me.receiving.take() else {
+                    continue;
+                };
+                // Where too many files are open, it takes the whole way.
+                let back = whole.then(|| socket.second_descriptor().ok()).flatten();
+                match back {
+                    Some(back) => me.working = Some(me.perform(back, received)),
+                    None => return Poll::Ready(Ok(me.leave(received.into_bytes()))),
                 }
                 continue;
             }
@@ -218,29 +297,32 @@ impl Future for ExpressWay {
                 ready!(Pin::new(&mut *socket).poll_shutdown(cx))?;
                 return Poll::Ready(Ok(Left::Closed));
             }
-            let mut scratch = [const { MaybeUninit::uninit() }; MAX_HEAD];
+            let mut scratch = [const { MaybeUninit::uninit() }; AT_ONCE];
             let mut read = ReadBuf::uninit(&mut scratch);
             ready!(Pin::new(&mut *socket).poll_read(cx, &mut read))?;
             if read.filled().is_empty() {
                 me.finishing = true;
                 continue;
             }
-            match me.answer(read.filled()) {
-                Some(sending) => me.sending = Some(sending),
-                None => {
-                    let left = me.socket.take().map_or(Left::Closed, |socket| {
-                        Left::Hyper(socket, BytesMut::from(read.filled()))
-                    });
-                    return Poll::Ready(Ok(left));
-                }
+            let bytes = read.filled();
+            if bytes.starts_with(b"PUT /") {
+                me.receiving = me.begin_put(bytes);
+            } else {
+                me.sending = me.answer(bytes);
+            }
+            if me.sending.is_none() && me.receiving.is_none() {
+                return Poll::Ready(Ok(me.leave(BytesMut::from(bytes))));
             }
         }
     }
 }
 
-/// Could a request go this way, as far as its head says?
+/// Could a request without a body go this way, as far as its head says?
 pub(crate) fn takes(bytes: &[u8], limits: &Limits) -> bool {
-    with_parsed(bytes, limits, |_| Some(())).is_some()
+    with_parsed(bytes, limits, |head| {
+        (head.method != Method::PUT).then_some(())
+    })
+    .is_some()
 }
 
 /// Calls `then` with the head, if the bytes are one that may go this way.
@@ -253,44 +335,71 @@ fn with_parsed<T>(
         Method::GET
     } else if bytes.starts_with(b"HEAD /") {
         Method::HEAD
+    } else if bytes.starts_with(b"PUT /") {
+        Method::PUT
     } else {
         return None;
     };
-    if bytes.len() > limits.header_bytes || !bytes.ends_with(b"\r\n\r\n") {
+    let has_body = method == Method::PUT;
+    if !has_body && !bytes.ends_with(b"\r\n\r\n") {
         return None;
     }
     let mut headers = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let headers = &mut headers[..limits.headers.min(MAX_FIELDS)];
     let mut request = httparse::Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(bytes, headers);
-    let whole = matches!(parsed, Ok(httparse::Status::Complete(len)) if len == bytes.len());
+    let Ok(httparse::Status::Complete(len)) = parsed else {
+        return None;
+    };
     let path = request.path.filter(|path| path.bytes().all(is_of_a_path))?;
-    if !whole || request.version != Some(1) {
+    if len > limits.header_bytes.min(MAX_HEAD) || request.version != Some(1) {
         return None;
     }
     let mut fields = [("", ""); MAX_FIELDS];
     for (count, header) in request.headers.iter().enumerate() {
-        let name = known(header.name)?;
+        let name = known(header.name).or_else(|| of_a_put(header.name).filter(|_| has_body))?;
         let value = std::str::from_utf8(header.value).ok()?;
         // Without a branch, so that it is done for many bytes at a time.
         let is_plain = value
             .bytes()
             .fold(true, |plain, byte| plain & (b' '..=b'~').contains(&byte));
         let is_second = fields[..count].iter().any(|(other, _)| *other == name);
-        let ends = name == "connection" && !value.eq_ignore_ascii_case("keep-alive");
-        if !is_plain || is_second || ends {
+        let is_odd = match name {
+            "connection" => !value.eq_ignore_ascii_case("keep-alive"),
+            "expect" => !value.eq_ignore_ascii_case("100-continue"),
+            _ => false,
+        };
+        if !is_plain || is_second || is_odd {
             return None;
         }
         fields[count] = (name, value);
     }
     let fields = &fields[..request.headers.len()];
-    fields.iter().find(|(name, _)| *name == "host")?;
+    let value_of = |name| fields.iter().find(|(other, _)| *other == name);
+    value_of("host")?;
+    let body = match has_body {
+        true => length(value_of("content-length")?.1)?,
+        false => 0,
+    };
+    // What comes behind it is another request.
+    if (bytes.len() - len) as u64 > body {
+        return None;
+    }
     then(&ExpressHead {
         method,
         path,
         fields,
+        body,
         received: Timestamp::now(),
+        len,
     })
+}
+
+/// The length of a body that may go this way.
+fn length(digits: &str) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let length = digits.parse().ok().filter(|_| is_number)?;
+    (length <= MAX_BODY).then_some(length)
 }
 
 /// The fields that may be there: they say who asks and how, and change nothing about the answer but as the service
@@ -320,14 +429,47 @@ fn known(name: &str) -> Option<&'static str> {
     })
 }
 
+/// The fields that a PUT may have beside these: they say what it stores. User metadata has names of its own, which are
+/// taken as they stand where they are in lower case.
+fn of_a_put(name: &str) -> Option<&str> {
+    const NAMES: [&str; 18] = [
+        "content-length",
+        "content-type",
+        "content-md5",
+        "expect",
+        "x-amz-checksum-crc32",
+        "x-amz-checksum-crc32c",
+        "x-amz-checksum-crc64nvme",
+        "x-amz-checksum-sha1",
+        "x-amz-checksum-sha256",
+        "x-amz-sdk-checksum-algorithm",
+        "x-amz-storage-class",
+        "x-amz-acl",
+        "x-amz-tagging",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "expires",
+        "x-amz-website-redirect-location",
+    ];
+    let named = NAMES.iter().find(|known| known.eq_ignore_ascii_case(name));
+    let is_user_meta = name.starts_with(USER_META) && !name.bytes().any(|b| b.is_ascii_uppercase());
+    named.copied().or(is_user_meta.then_some(name))
+}
+
 /// What a path is made of (RFC 3986, 3.3): no query begins, and no library reads it in another way.
 fn is_of_a_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte)
 }
 
 /// Writes what every answer begins with.
-fn begin(out: &mut Vec<u8>, id: RequestId, now: Timestamp) {
-    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+fn begin(out: &mut Vec<u8>, status: StatusCode, id: RequestId, now: Timestamp) {
+    if status == StatusCode::OK {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        let reason = status.canonical_reason().unwrap_or_default();
+        out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
+    }
     push_field(out, REQUEST_ID.as_str(), id.as_str().as_bytes());
     push_field(out, HOST_ID.as_str(), host_id().as_bytes());
     push_field(out, SERVER.as_str(), b"twintree");
@@ -363,6 +505,8 @@ fn keep_buffer(mut buffer: Vec<u8>) {
         BUFFER.set(buffer);
     }
 }
+
+mod put;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -62,6 +62,25 @@ impl Socket {
             stream: Stream::Unix(stream),
             pulse,
             closing: Closing::No,
+        }
+    }
+
+    /// Gives a second descriptor of the socket, for another thread.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub(crate) fn second_descriptor(&self) -> io::Result<OwnedFd> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.as_fd().try_clone_to_owned(),
+            Stream::Unix(stream) => stream.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    /// Waits until there is something to read, or the peer has closed.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            Stream::Unix(stream) => stream.poll_read_ready(cx),
         }
     }
 

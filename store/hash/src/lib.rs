@@ -3,10 +3,12 @@
 
 pub mod lanes;
 mod service;
+mod short;
 #[cfg(test)]
 mod tests;
 
 pub use service::{HashJob, HashService};
+pub use short::md5_of_each;
 
 use lanes::{BLOCK, START, State};
 

@@ -41,6 +41,13 @@ struct Lane {
     offset: usize,
 }
 
+/// The registers to use; `None`: no lanes at all.
+pub(super) fn wanted_kernel() -> Option<Kernel> {
+    let wanted = std::env::var("TWINTREE_HASH_KERNEL").ok();
+    let wanted = wanted.as_deref();
+    (wanted != Some("none")).then(|| Kernel::chosen(wanted))
+}
+
 impl HashService {
     /// The one of this process, begun with its first call; `None` where no thread could be made.
     ///
@@ -48,14 +55,8 @@ impl HashService {
     /// `none`: no thread.
     pub fn get() -> Option<&'static Self> {
         static ONE: OnceLock<Option<HashService>> = OnceLock::new();
-        ONE.get_or_init(|| {
-            let wanted = std::env::var("TWINTREE_HASH_KERNEL").ok();
-            let wanted = wanted.as_deref();
-            let any = wanted != Some("none");
-            any.then(|| Self::start(Kernel::chosen(wanted)).ok())
-                .flatten()
-        })
-        .as_ref()
+        ONE.get_or_init(|| Self::start(wanted_kernel()?).ok())
+            .as_ref()
     }
 
     pub(super) fn start(kernel: Kernel) -> std::io::Result<Self> {

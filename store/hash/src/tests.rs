@@ -168,3 +168,18 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn short_messages_beside_each_other_get_the_digest_that_each_has_alone(
+        lengths in proptest::collection::vec(0usize..700, 0..40)
+    ) {
+        let messages: Vec<Vec<u8>> = (1..).zip(lengths).map(|(seed, length)| noise(seed, length)).collect();
+        let slices: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+        for kernel in Kernel::all() {
+            let digests: Vec<[u8; 16]> = short::of_each(kernel, &slices).into_iter().map(Md5::finish).collect();
+            let expected: Vec<[u8; 16]> = messages.iter().map(|message| reference(message)).collect();
+            prop_assert_eq!(digests, expected, "{:?}", kernel);
+        }
+    }
+}

@@ -1,6 +1,6 @@
 use super::*;
 
-type Parsed = (Method, String, Vec<(&'static str, String)>);
+type Parsed = (Method, String, Vec<(String, String)>);
 
 fn parsed(bytes: &str) -> Option<Parsed> {
     with_parsed(bytes.as_bytes(), &Limits::default(), |head| {
@@ -9,7 +9,7 @@ fn parsed(bytes: &str) -> Option<Parsed> {
             head.method.clone(),
             head.path.to_owned(),
             fields
-                .map(|(name, value)| (*name, (*value).to_owned()))
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
         ))
     })
@@ -33,9 +33,53 @@ fn a_plain_head_is_read_as_it_stands() {
     ];
     assert_eq!(
         fields,
-        expected.map(|(name, value)| (name, value.to_owned()))
+        expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
     );
     assert!(parsed("HEAD /b/k HTTP/1.1\r\nhost: n\r\n\r\n").is_some());
+}
+
+#[test]
+fn a_plain_put_is_read_with_what_it_says_of_its_object() {
+    let put = |target: &str, fields: &str, body: &str| {
+        let head = format!("PUT {target} HTTP/1.1\r\nhost: nas\r\n{fields}\r\n{body}");
+        parsed(&head).map(|(_, _, fields)| fields.len())
+    };
+    for fields in [
+        "Content-Length: 3\r\n",
+        "content-length: 3\r\nContent-Type: text/plain\r\nx-amz-meta-a: b\r\nCache-Control: no-cache\r\n",
+        "content-length: 0003\r\nExpect: 100-Continue\r\nContent-MD5: x\r\nX-Amz-Tagging: a=b\r\n",
+    ] {
+        let count = 1 + fields.matches("\r\n").count();
+        for body in ["", "ab", "abc"] {
+            assert_eq!(put("/b/k", fields, body), Some(count), "{fields:?}");
+        }
+        assert_eq!(
+            put("/b/k", fields, "abcd"),
+            None,
+            "another request comes behind it"
+        );
+    }
+    for fields in [
+        "",
+        "Content-Length: 65537\r\n",
+        "Content-Length: -3\r\n",
+        "Content-Length: +3\r\n",
+        "Content-Length: 3, 3\r\n",
+        "Content-Length: \r\n",
+        "Content-Length: 3\r\nContent-Length: 3\r\n",
+        "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 3\r\nExpect: a miracle\r\n",
+        "Content-Length: 3\r\nIf-None-Match: *\r\n",
+        "Content-Length: 3\r\nx-amz-copy-source: /b/j\r\n",
+        "Content-Length: 3\r\nx-amz-decoded-content-length: 3\r\n",
+        "Content-Length: 3\r\nx-amz-server-side-encryption: AES256\r\n",
+        "Content-Length: 3\r\nX-Amz-Meta-A: b\r\n",
+        "Content-Length: 3\r\nx-amz-meta-a: caf\u{e9}\r\n",
+        "Content-Length: 3\r\nConnection: close\r\n",
+    ] {
+        assert_eq!(put("/b/k", fields, ""), None, "{fields:?}");
+    }
+    assert_eq!(put("/b/k?partNumber=1", "Content-Length: 3\r\n", ""), None);
 }
 
 #[test]
@@ -105,7 +149,10 @@ fn only_one_whole_head_is_taken() {
 }
 
 /// Pieces that heads are made of, and that break them.
-const PIECES: [&str; 24] = [
+const PIECES: [&str; 33] = [
+    "PUT /b/k HTTP/1.1\r\n",
+    "PUT /b/k HTTP/1.1\r\nContent-Length: 5\r\n",
+    "PUT /b/k HTTP/1.1\r\nContent-Length: 65536\r\n",
     "GET /b/k HTTP/1.1\r\n",
     "HEAD /b/a%2Fk HTTP/1.1\r\n",
     "GET /b/k?x=y HTTP/1.1\r\n",
@@ -118,6 +165,12 @@ const PIECES: [&str; 24] = [
     "Connection: close\r\n",
     "Content-Length: 0\r\n",
     "content-length: 5\r\n",
+    "Content-Length: 65537\r\n",
+    "Content-Length: +5\r\n",
+    "Content-Length: 5, 5\r\n",
+    "Expect: 100-continue\r\n",
+    "x-amz-meta-a: b\r\n",
+    "X-Amz-Meta-A: b\r\n",
     "Transfer-Encoding: chunked\r\n",
     "X-Amz-Date: 20130524T000000Z\r\n",
     "Authorization: AWS4-HMAC-SHA256 x\r\n",
@@ -135,12 +188,13 @@ const PIECES: [&str; 24] = [
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4000))]
 
-    /// What goes the express way is one whole request to hyper's parser as well, the same one, and without a body.
+    /// What goes the express way is one whole request to hyper's parser as well, the same one, and has a body where it
+    /// is a PUT, of the same length.
     #[test]
     fn what_is_taken_is_what_the_whole_way_would_read(
-        begin in 0..5_usize,
-        host in 5..7_usize,
-        pieces in proptest::collection::vec(7..PIECES.len(), 0..4),
+        begin in 0..8_usize,
+        host in 8..10_usize,
+        pieces in proptest::collection::vec(10..PIECES.len(), 0..4),
         strike in proptest::option::of((0..200_usize, proptest::num::u8::ANY)),
     ) {
         use super::super::head::{Framing, Judged, judge};
@@ -152,12 +206,16 @@ proptest::proptest! {
         let limits = Limits::default();
         let taken = with_parsed(&bytes, &limits, |head| {
             let fields = head.fields.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-            Some((head.method.clone(), head.path.to_owned(), fields.collect::<Vec<_>>()))
+            let framed = (head.len, head.body);
+            Some((head.method.clone(), head.path.to_owned(), framed, fields.collect::<Vec<_>>()))
         });
-        if let Some((method, path, fields)) = taken {
+        if let Some((method, path, (len, body), fields)) = taken {
+            let is_put = method == Method::PUT;
             let judged = judge(&bytes, &limits);
-            let alone = matches!(judged, Judged::Whole { len, body: Framing::Length(0) } if len == bytes.len());
-            proptest::prop_assert!(alone, "{judged:?}");
+            let same = matches!(judged, Judged::Whole { len: l, body: Framing::Length(b) } if (l, b) == (len, body));
+            proptest::prop_assert!(same, "{judged:?}");
+            let behind = (bytes.len() - len) as u64;
+            proptest::prop_assert!(behind <= body && (is_put || body == 0));
             let mut headers = [httparse::EMPTY_HEADER; 32];
             let mut request = httparse::Request::new(&mut headers);
             proptest::prop_assert!(request.parse(&bytes).is_ok());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::server::{Express, ExpressHead, Expressed, Service};
+use crate::server::{Express, ExpressHead, Expressed, Intent, Service};
 
 use super::*;
 
@@ -11,6 +11,10 @@ struct Declines;
 
 impl Express for Declines {
     fn answer(&self, _head: &ExpressHead<'_>, _out: &mut Vec<u8>) -> Option<Expressed> {
+        None
+    }
+
+    fn intend(&self, _head: &ExpressHead<'_>) -> Option<Box<dyn Intent>> {
         None
     }
 }
