@@ -240,22 +240,21 @@ impl Syncer {
     }
 
     /// For how many who leads a shared sync waits: where few are known of, and now and then, for as many as come.
-    fn wanted(&self, turn: u64) -> u64 {
+    /// Who brings several waits for nobody: those that come meanwhile are together elsewhere.
+    fn wanted(&self, turn: u64, many: u64) -> u64 {
         match self.crowd.load(Ordering::Relaxed) {
+            _ if many > 1 => 0,
             few if few < SHARED_FROM => u64::MAX,
             _ if turn.is_multiple_of(TRIED_EVERY) => u64::MAX,
             crowd => crowd,
         }
     }
 
-    /// One syncfs for `many` that the caller has, and for whoever else waits. Who has a crowd waits for no other.
+    /// One syncfs for `many` that the caller has, and for whoever else waits.
     fn timed_syncfs(&self, any: &impl AsFd, many: u64) -> io::Result<()> {
         self.whole.join(
             many,
-            |turn| match many {
-                few if few < SHARED_FROM => self.wanted(turn),
-                _ => 0,
-            },
+            |turn| self.wanted(turn, many),
             |served| {
                 // A crowd that had a slow moment is not forgotten at once.
                 let before = self.crowd.load(Ordering::Relaxed);
@@ -478,10 +477,12 @@ mod tests {
     #[test]
     fn who_knows_of_no_crowd_waits_for_whoever_comes() {
         let syncer = Syncer::default();
-        assert_eq!(syncer.wanted(1), u64::MAX);
+        assert_eq!(syncer.wanted(1, 1), u64::MAX);
+        assert_eq!(syncer.wanted(1, 2), 0);
         syncer.crowd.store(20, Ordering::Relaxed);
-        assert_eq!(syncer.wanted(1), 20);
-        assert_eq!(syncer.wanted(TRIED_EVERY), u64::MAX);
+        assert_eq!(syncer.wanted(1, 1), 20);
+        assert_eq!(syncer.wanted(TRIED_EVERY, 1), u64::MAX);
+        assert_eq!(syncer.wanted(TRIED_EVERY, 2), 0);
     }
 
     #[test]
