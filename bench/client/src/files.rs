@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::Options;
+use crate::{Options, looks};
 
 /// How often an offset is written down in a file.
 const PAGE: usize = 4096;
@@ -20,7 +20,7 @@ const PAGE: usize = 4096;
 const NAMES: usize = 32 << 10;
 
 /// What was done: how much of it, and what it took.
-struct Done {
+pub struct Done {
     work: usize,
     wall: Duration,
     cpu: Duration,
@@ -47,6 +47,8 @@ pub fn run(options: &Options) -> Result<String, String> {
         "create" => create(path, count, options.number("size")?),
         "stat" => stat(path, count, options.number("files")?),
         "list" => list(path, count),
+        "statx" => looks::run(path, options.number("first")?, count, false),
+        "statx-xattr" => looks::run(path, options.number("first")?, count, true),
         other => return Err(format!("no operation {other:?}")),
     };
     let done = done.map_err(|error| format!("{}: {error}", path.display()))?;
@@ -192,7 +194,8 @@ fn names(mut entries: &[u8]) -> usize {
     found
 }
 
-fn name(number: usize) -> String {
+/// The name of a file; they count upwards in key order.
+pub fn name(number: usize) -> String {
     format!("file-{number:015}.bin")
 }
 
@@ -200,7 +203,11 @@ fn wrong(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-fn timed(work: usize, act: impl FnOnce() -> io::Result<()>) -> io::Result<Done> {
+/// Does it, and says what it took.
+///
+/// # Errors
+/// Its own.
+pub fn timed(work: usize, act: impl FnOnce() -> io::Result<()>) -> io::Result<Done> {
     let (started, before) = (Instant::now(), own_cpu());
     act()?;
     Ok(Done {

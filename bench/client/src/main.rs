@@ -8,6 +8,7 @@
 
 mod files;
 mod load;
+mod looks;
 mod names;
 mod plan;
 mod raw;
