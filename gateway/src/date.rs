@@ -9,28 +9,61 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// Appends a moment as `2024-02-29T12:34:56.789Z`.
-pub fn iso8601_into(out: &mut Vec<u8>, moment: Timestamp) {
-    let civil = civil(moment.seconds());
-    push_year(out, civil.year);
-    out.push(b'-');
-    push_two(out, civil.month);
-    out.push(b'-');
-    push_two(out, civil.day);
-    out.push(b'T');
-    push_clock(out, civil.second_of_day);
-    let millis = moment.subsec_nanos() / 1_000_000;
-    out.push(b'.');
-    out.push(b'0' + (millis / 100) as u8);
-    push_two(out, millis % 100);
-    out.push(b'Z');
+/// Shows moments as `2024-02-29T12:34:56.789Z`, one after the other: those of one day share its date.
+#[derive(Debug)]
+pub struct Iso8601 {
+    day: i64,
+    text: [u8; 24],
+}
+
+impl Default for Iso8601 {
+    fn default() -> Self {
+        Self {
+            day: 0,
+            text: *b"1970-01-01T00:00:00.000Z",
+        }
+    }
+}
+
+impl Iso8601 {
+    /// Gives the text of the next one.
+    pub fn of(&mut self, moment: Timestamp) -> &[u8; 24] {
+        let seconds = moment.seconds();
+        let day = seconds.div_euclid(DAY);
+        if day != self.day {
+            let civil = civil(seconds);
+            let year = shown_year(civil.year);
+            self.day = day;
+            self.put([
+                (0, year / 100),
+                (2, year % 100),
+                (5, civil.month),
+                (8, civil.day),
+            ]);
+        }
+        let second = seconds.rem_euclid(DAY) as u32;
+        self.put([
+            (11, second / 3600),
+            (14, second / 60 % 60),
+            (17, second % 60),
+        ]);
+        let millis = moment.subsec_nanos() / 1_000_000;
+        self.text[20] = b'0' + (millis / 100) as u8;
+        self.put([(21, millis % 100)]);
+        &self.text
+    }
+
+    fn put<const N: usize>(&mut self, numbers: [(usize, u32); N]) {
+        for (at, number) in numbers {
+            self.text[at..at + 2].copy_from_slice(&two(number));
+        }
+    }
 }
 
 /// Gives a moment as ISO 8601 with milliseconds.
 pub fn iso8601(moment: Timestamp) -> String {
-    let mut out = Vec::with_capacity(24);
-    iso8601_into(&mut out, moment);
-    String::from_utf8(out).expect("digits and punctuation are ASCII")
+    let text = Iso8601::default().of(moment).to_vec();
+    String::from_utf8(text).expect("digits and punctuation are ASCII")
 }
 
 /// Whole seconds since the epoch in ISO 8601's basic format, `20240229T123456Z`, of which signatures are made.
@@ -213,6 +246,25 @@ fn push_clock(out: &mut Vec<u8>, second_of_day: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn iso_dates_one_after_the_other_are_each_their_own() {
+        let mut dates = Iso8601::default();
+        let shown =
+            |seconds| String::from_utf8(dates.of(Timestamp::from_parts(seconds, 0)).to_vec());
+        let days = [951_782_400, 951_782_399, 951_868_800, 5, 951_868_799].map(shown);
+        let texts = days.map(|text| text.expect("ASCII"));
+        assert_eq!(
+            texts,
+            [
+                "2000-02-29T00:00:00.000Z",
+                "2000-02-28T23:59:59.000Z",
+                "2000-03-01T00:00:00.000Z",
+                "1970-01-01T00:00:05.000Z",
+                "2000-02-29T23:59:59.000Z",
+            ]
+        );
+    }
 
     #[test]
     fn iso_dates_across_eras() {
