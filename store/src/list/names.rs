@@ -62,9 +62,9 @@ impl Names {
         Ok(())
     }
 
-    /// Puts the names in key order: by eight bytes after what all have in common, ties by the whole.
+    /// Puts the names in key order: by eight bytes after what all have in common, ties by the whole. Their text too,
+    /// since pages read it in that order, and a directory gives it in that of its hashes.
     pub fn sort(&mut self) {
-        self.arena.shrink_to_fit();
         let common = self.common_prefix();
         let mut keyed: Vec<(u64, Slot)> = self
             .slots
@@ -78,6 +78,14 @@ impl Names {
         self.slots.clear();
         self.slots.extend(keyed.into_iter().map(|(_, slot)| slot));
         self.slots.shrink_to_fit();
+        let mut ordered = String::with_capacity(self.arena.len());
+        for slot in &mut self.slots {
+            let start = slot.offset as usize;
+            // No longer than the arena before, whose length fits.
+            slot.offset = ordered.len() as u32;
+            ordered.push_str(&self.arena[start..start + usize::from(slot.length)]);
+        }
+        self.arena = ordered;
     }
 
     /// How many names there are.
@@ -181,6 +189,7 @@ mod tests {
             expected.sort();
             let found: Vec<&str> = (0..names.len()).map(|at| names.get(at).text).collect();
             prop_assert_eq!(&found, &expected);
+            prop_assert_eq!(&names.arena, &expected.concat(), "in memory too");
             for probe in &expected {
                 let at = names.seek(0, |text| text <= probe.as_str());
                 prop_assert_eq!(at, expected.partition_point(|text| text <= probe));
