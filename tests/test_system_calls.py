@@ -68,6 +68,27 @@ def test_a_common_prefix_takes_the_first_names_of_its_folder_and_not_all(daemon,
     assert 0 < read <= 4096, traced.events
 
 
+def test_a_page_of_files_that_are_known_takes_one_call_for_each(daemon, tree, tmp_path):
+    """And each of them takes it: no other sign of a change is as sure."""
+    folder = tree / "bucket-one" / "folder"
+    folder.mkdir(parents=True)
+    files = [folder / f"file-{number:04}" for number in range(200)]
+    for file in files:
+        file.touch()
+    changed = max(os.stat(file).st_ctime for file in files)
+    server.wait_until(lambda: time.time() - changed > QUIET, "the files are quiet")
+    one = daemon(tree, "--watch", "off", "--seal", "off")
+    target = "/bucket-one?list-type=2&prefix=folder%2F"
+    with wire.Connection(one) as connection:
+        first = connection.ask("GET", target).body
+        with trace.Trace(one, tmp_path / "strace", calls="all", shown=300) as traced:
+            assert connection.ask("GET", target).body == first
+    took = sorted((file.name, event.name) for event in traced.events for file in files if f'"{file.name}"' in event.words)
+    assert took == [(file.name, "statx") for file in files]
+    # Linux: 464 is getxattrat, of which an older strace does not know the name (nor what it is asked).
+    assert not [event for event in traced.events if event.name in ("getxattrat", "syscall_0x1d0")]
+
+
 def test_what_lies_in_the_xattrs_of_a_quiet_file_is_asked_for_once(daemon, tree, random, tmp_path):
     """Also on the whole way, which a range goes."""
     one = daemon(tree, "--log", "warn", "--watch", "off", "--seal", "off")

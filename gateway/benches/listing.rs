@@ -9,17 +9,17 @@ use twintree_store::{ETag, ListEntry, ListPage, Timestamp};
 const KEYS: u64 = 1000;
 
 fn page(key: impl Fn(u64) -> String) -> ListPage {
-    let objects = (0..KEYS).map(|index| ListEntry {
-        key: key(index),
-        size: index * 4096,
-        modified: Timestamp::from_parts(1_700_000_000 + index as i64, 0),
-        etag: ETag::Md5((u128::from(index) << 64 | 0x1234_5678).to_be_bytes()),
-        checksum: None,
-    });
-    ListPage {
-        objects: objects.collect(),
-        ..ListPage::default()
+    let mut page = ListPage::default();
+    for index in 0..KEYS {
+        page.push(&ListEntry {
+            key: &key(index),
+            size: index * 4096,
+            modified: Timestamp::from_parts(1_700_000_000 + index as i64, 0),
+            etag: ETag::Md5((u128::from(index) << 64 | 0x1234_5678).to_be_bytes()),
+            checksum: None,
+        });
     }
+    page
 }
 
 fn listing(criterion: &mut Criterion) {

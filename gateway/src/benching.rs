@@ -14,9 +14,9 @@ pub fn page_as_xml(query: &str, page: &ListPage) -> S3Result<Vec<u8>> {
     let listing = Listing::of(&Query::parse(query)?)?;
     let mut xml = listing.begin("ListBucketResult", page);
     listing.write_limits(&mut xml, page);
-    for entry in &page.objects {
+    for entry in page.objects() {
         xml.open("Contents");
-        listing.write_entry(&mut xml, entry, None);
+        listing.write_entry(&mut xml, &entry, None);
         xml.close("Contents");
     }
     listing.write_common_prefixes(&mut xml, page);

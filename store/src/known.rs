@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::Timestamp;
 use crate::record::FileState;
@@ -18,8 +18,26 @@ const QUIET: i64 = 50_000_000;
 /// The same where stamps show whole seconds only: FAT counts in twos.
 const QUIET_COARSE: i64 = 2_500_000_000;
 const SHARDS: usize = 16;
+/// Inode numbers in a row that share a shard: those of one directory follow each other, and who asks for several
+/// holds a shard for as many.
+const BLOCK: u64 = 16;
 
-type Files<V> = HashMap<(u64, u64), (FileState, V), RandomState>;
+type Files<V> = HashMap<(u64, u64), Entry<V>, RandomState>;
+
+/// What a file showed, but for what it is found by, and what was found out: small, since what is scattered over
+/// memory costs by the cache line.
+struct Entry<V> {
+    size: u64,
+    modified: Timestamp,
+    changed: Timestamp,
+    value: V,
+}
+
+impl<V> Entry<V> {
+    fn is_of(&self, state: &FileState) -> bool {
+        self.size == state.size && self.modified == state.modified && self.changed == state.changed
+    }
+}
 
 /// Two generations: what is not asked for while the younger one fills goes with the older one.
 struct Shard<V> {
@@ -64,25 +82,55 @@ impl<V: Clone> Known<V> {
 
     /// What is known of a file that shows exactly this.
     pub fn get(&self, state: &FileState) -> Option<V> {
+        self.look(Holds::of(self).shard(state.inode), state)
+    }
+
+    /// As [`Known::get`], of several files, in their order; `None` stays `None`. One by one, each would wait for its
+    /// memory in turn: here the processor fetches that of the next ones meanwhile.
+    pub fn get_all(&self, states: &[Option<FileState>]) -> Vec<Option<V>> {
+        let mut holds = Holds::of(self);
+        let mut look = |state: &FileState| self.look(holds.shard(state.inode), state);
+        states
+            .iter()
+            .map(|state| state.as_ref().and_then(&mut look))
+            .collect()
+    }
+
+    fn look(&self, shard: &mut Shard<V>, state: &FileState) -> Option<V> {
         let key = (state.device, state.inode);
-        let mut shard = self.shard(state.inode).lock();
-        if let Some((known, value)) = shard.young.get(&key) {
-            return (known == state).then(|| value.clone());
+        if let Some(known) = shard.young.get(&key) {
+            return known.is_of(state).then(|| known.value.clone());
         }
-        let (known, value) = shard.old.remove(&key)?;
-        if known != *state {
+        let known = shard.old.remove(&key)?;
+        if !known.is_of(state) {
             return None;
         }
-        self.insert(&mut shard, known, value.clone());
+        let value = known.value.clone();
+        self.insert(shard, key, known);
         Some(value)
     }
 
     /// Keeps what was found out of a file that showed this, and had been quiet.
     pub fn keep(&self, state: FileState, value: V) {
-        self.insert(&mut self.shard(state.inode).lock(), state, value);
+        self.keep_all([(state, value)]);
     }
 
-    fn insert(&self, shard: &mut Shard<V>, state: FileState, value: V) {
+    /// As [`Known::keep`], of several files.
+    pub fn keep_all(&self, found: impl IntoIterator<Item = (FileState, V)>) {
+        let mut holds = Holds::of(self);
+        for (state, value) in found {
+            let entry = Entry {
+                size: state.size,
+                modified: state.modified,
+                changed: state.changed,
+                value,
+            };
+            let key = (state.device, state.inode);
+            self.insert(holds.shard(state.inode), key, entry);
+        }
+    }
+
+    fn insert(&self, shard: &mut Shard<V>, key: (u64, u64), entry: Entry<V>) {
         // A listing comes by all its files in turn: the generations must not change while both have room, or each
         // pass over a directory forgets what the next one is about to ask for.
         let capacity = self.capacity.load(Ordering::Relaxed);
@@ -90,14 +138,31 @@ impl<V: Clone> Known<V> {
         if full && shard.young.len() >= capacity {
             shard.old = std::mem::take(&mut shard.young);
         }
-        shard
-            .young
-            .insert((state.device, state.inode), (state, value));
+        shard.young.insert(key, entry);
+    }
+}
+
+/// One shard at a time, held for as long as it is the one that is wanted: never two at once, which others would take
+/// in another order.
+struct Holds<'a, V> {
+    known: &'a Known<V>,
+    held: Option<(usize, MutexGuard<'a, Shard<V>>)>,
+}
+
+impl<'a, V> Holds<'a, V> {
+    fn of(known: &'a Known<V>) -> Self {
+        Self { known, held: None }
     }
 
-    fn shard(&self, inode: u64) -> &Mutex<Shard<V>> {
-        // Inode numbers of one directory follow each other.
-        &self.shards[(inode % SHARDS as u64) as usize]
+    fn shard(&mut self, inode: u64) -> &mut Shard<V> {
+        let index = (inode / BLOCK % SHARDS as u64) as usize;
+        if self.held.as_ref().is_none_or(|(held, _)| *held != index) {
+            self.held = None;
+        }
+        let (_, shard) = self
+            .held
+            .get_or_insert_with(|| (index, self.known.shards[index].lock()));
+        shard
     }
 }
 
@@ -151,7 +216,7 @@ mod tests {
             known.keep(state(inode, 1), TAGGED);
             assert_eq!(known.get(&state(0, 1)), Some(TAGGED), "used all the time");
         }
-        assert_eq!(known.get(&state(16, 1)), None);
+        assert_eq!(known.get(&state(1, 1)), None);
         assert_eq!(known.get(&state(9_999, 1)), Some(TAGGED));
         let held: usize = known
             .shards
@@ -175,5 +240,32 @@ mod tests {
                 assert_eq!(found, Some(TAGGED), "pass {pass}, file {inode}");
             }
         }
+    }
+
+    #[test]
+    fn several_are_known_in_the_order_in_which_they_are_asked_for() {
+        let known = Known::with_capacity(CAPACITY);
+        for inode in 0..100 {
+            known.keep(state(inode, 1), inode);
+        }
+        let changed = Some(state(7, 2));
+        let asked = [
+            Some(state(50, 1)),
+            None,
+            changed,
+            Some(state(3, 1)),
+            Some(state(200, 1)),
+            Some(state(51, 1)),
+        ];
+        assert_eq!(
+            known.get_all(&asked),
+            [Some(50), None, None, Some(3), None, Some(51)]
+        );
+    }
+
+    #[test]
+    fn what_a_listing_knows_of_a_file_fits_into_a_cache_line() {
+        type Line = ((u64, u64), Entry<crate::list::Tagged>);
+        assert!(size_of::<Line>() <= 64, "{}", size_of::<Line>());
     }
 }

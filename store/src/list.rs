@@ -14,15 +14,17 @@ mod scope;
 mod walk;
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use cache::NameCache;
-use entry::{Candidate, Place};
+pub(crate) use entry::Tagged;
+use entry::{Asked, Candidate, Place, Seen};
 use read::{Reader, Side};
 use scope::Scope;
-use walk::{Found, Walk};
+use walk::{Found, Run, Walk};
 
-use crate::root::Tree;
+use crate::root::{Dir, Tree};
 use crate::{Bucket, ETag, Result, Timestamp};
 
 /// Entries whose metadata is looked at in one go.
@@ -44,10 +46,10 @@ pub struct ListQuery {
 }
 
 /// A key of a page.
-#[derive(Clone, Debug)]
-pub struct ListEntry {
+#[derive(Clone, Copy, Debug)]
+pub struct ListEntry<'a> {
     /// The key.
-    pub key: String,
+    pub key: &'a str,
     /// Bytes.
     pub size: u64,
     /// mtime.
@@ -61,12 +63,20 @@ pub struct ListEntry {
 /// One page.
 #[derive(Clone, Debug, Default)]
 pub struct ListPage {
-    /// Keys, in order.
-    pub objects: Vec<ListEntry>,
+    /// All keys after each other: a page has a thousand, and none of them is worth a block of memory.
+    keys: String,
+    rows: Vec<Row>,
     /// Common prefixes, in order.
     pub common_prefixes: Vec<String>,
     /// The `after` of the next page: the last key or common prefix of this one; `None`: this was the last.
     pub next: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// Where its key ends among the keys.
+    end: usize,
+    seen: Seen,
 }
 
 impl Bucket {
@@ -85,15 +95,10 @@ impl Bucket {
             let room = query.max_keys - page.len();
             let batch = keys.batch(room.saturating_add(1).min(BATCH))?;
             let Some(batch) = batch else { return Ok(page) };
-            for found in batch.describe(self)? {
-                if page.len() == query.max_keys {
-                    page.next = page.last().map(str::to_owned);
-                    return Ok(page);
-                }
-                match found {
-                    Described::Object(entry) => page.objects.push(entry),
-                    Described::Group(group) => page.common_prefixes.push(group),
-                }
+            page.rows.reserve(batch.len().min(room));
+            if batch.show(self, &mut page, query.max_keys)?.is_break() {
+                page.next = page.last().map(str::to_owned);
+                return Ok(page);
             }
         }
     }
@@ -130,15 +135,56 @@ impl Bucket {
 }
 
 impl ListPage {
+    /// Keys, in order.
+    pub fn objects(&self) -> impl ExactSizeIterator<Item = ListEntry<'_>> {
+        (0..self.rows.len()).map(|at| self.object(at))
+    }
+
+    /// The last of the keys.
+    pub fn last_key(&self) -> Option<&str> {
+        let last = self.rows.len().checked_sub(1)?;
+        Some(self.object(last).key)
+    }
+
+    /// Puts a key behind the others.
+    pub fn push(&mut self, entry: &ListEntry) {
+        let seen = Seen {
+            size: entry.size,
+            modified: entry.modified,
+            tagged: Tagged::new(entry.etag, entry.checksum),
+        };
+        self.add(entry.key, "", seen);
+    }
+
+    /// Puts the key behind the others whose text is these two.
+    fn add(&mut self, dir: &str, name: &str, seen: Seen) {
+        self.keys.push_str(dir);
+        self.keys.push_str(name);
+        let end = self.keys.len();
+        self.rows.push(Row { end, seen });
+    }
+
+    fn object(&self, at: usize) -> ListEntry<'_> {
+        let start = at.checked_sub(1).map_or(0, |before| self.rows[before].end);
+        let Row { end, seen } = &self.rows[at];
+        ListEntry {
+            key: &self.keys[start..*end],
+            size: seen.size,
+            modified: seen.modified,
+            etag: seen.tagged.etag(),
+            checksum: seen.tagged.checksum,
+        }
+    }
+
     /// Keys and common prefixes together.
     fn len(&self) -> usize {
-        self.objects.len() + self.common_prefixes.len()
+        self.rows.len() + self.common_prefixes.len()
     }
 
     /// The greatest key or common prefix.
     fn last(&self) -> Option<&str> {
-        let key = self.objects.last().map(|entry| entry.key.as_str());
-        key.max(self.common_prefixes.last().map(String::as_str))
+        self.last_key()
+            .max(self.common_prefixes.last().map(String::as_str))
     }
 }
 
@@ -150,13 +196,13 @@ struct Keys {
 
 /// A stretch of keys and common prefixes, in order.
 struct Batch {
-    found: Vec<Found>,
+    stretches: Vec<Stretch>,
 }
 
-/// One of them that is really there.
-enum Described {
-    Object(ListEntry),
-    Group(String),
+/// Files of one directory, or what was found alone.
+enum Stretch {
+    Run(Run),
+    One(Found),
 }
 
 impl Keys {
@@ -191,23 +237,57 @@ impl Keys {
         found
     }
 
+    /// Files of one directory of the bucket's own tree that come next, where nothing of the annex comes between.
+    fn run(&mut self, count: usize) -> Result<Option<Run>> {
+        let limit = match &mut self.annex {
+            Some(annex) => annex.peek()?.map(Found::text),
+            None => None,
+        };
+        self.native.run(count, limit)
+    }
+
     /// The next ones, at most `count`; `None` at the end.
     fn batch(&mut self, count: usize) -> Result<Option<Batch>> {
-        let mut found = Vec::with_capacity(count);
-        let (mut dirs, mut last) = (0, None);
-        while found.len() < count && dirs < MAX_DIRS {
-            let Some(next) = self.next()? else { break };
-            if let Found::Object(Candidate {
-                place: Place::Entry(_, dir),
-                ..
-            }) = &next
+        let mut stretches = Vec::new();
+        let (mut length, mut dirs, mut last) = (0, 0, None);
+        while length < count && dirs < MAX_DIRS {
+            let next = match self.run(count - length)? {
+                Some(run) => Stretch::Run(run),
+                None => match self.next()? {
+                    Some(found) => Stretch::One(found),
+                    None => break,
+                },
+            };
+            if let Some(dir) = next.dir()
                 && last.replace(Arc::as_ptr(dir)) != Some(Arc::as_ptr(dir))
             {
                 dirs += 1;
             }
-            found.push(next);
+            length += next.len();
+            stretches.push(next);
         }
-        Ok((!found.is_empty()).then_some(Batch { found }))
+        Ok((!stretches.is_empty()).then_some(Batch { stretches }))
+    }
+}
+
+impl Stretch {
+    fn len(&self) -> usize {
+        match self {
+            Self::Run(run) => run.places.len(),
+            Self::One(_) => 1,
+        }
+    }
+
+    /// The directory that it holds open.
+    fn dir(&self) -> Option<&Arc<Dir>> {
+        match self {
+            Self::Run(run) => Some(&run.dir),
+            Self::One(Found::Object(candidate)) => match &candidate.place {
+                Place::Entry(_, dir) => Some(dir),
+                Place::Path(_) | Place::Marked(_) => None,
+            },
+            Self::One(Found::Group(_)) => None,
+        }
     }
 }
 
@@ -224,16 +304,56 @@ fn both(native: Option<Found>, annex: Option<Found>) -> Option<Found> {
 }
 
 impl Batch {
-    /// Looks at every object; those that are none are left out.
-    fn describe(self, bucket: &Bucket) -> Result<Vec<Described>> {
-        let mut entries = entry::describe_all(bucket, &self.found)?.into_iter();
-        let described = self.found.into_iter().filter_map(|found| match found {
-            Found::Group(group) => Some(Described::Group(group)),
-            Found::Object(candidate) => {
-                let seen = entries.next().flatten()?;
-                Some(Described::Object(seen.under(candidate.key)))
+    /// How many keys and common prefixes there are.
+    fn len(&self) -> usize {
+        self.stretches.iter().map(Stretch::len).sum()
+    }
+
+    /// All that may be objects, in order.
+    fn asked(&self) -> Vec<Asked<'_>> {
+        let mut asked = Vec::with_capacity(self.len());
+        for stretch in &self.stretches {
+            match stretch {
+                Stretch::Run(run) => {
+                    asked.extend(run.places.clone().map(|place| Asked::Name(run, place)));
+                }
+                Stretch::One(Found::Object(candidate)) => asked.push(Asked::Candidate(candidate)),
+                Stretch::One(Found::Group(_)) => {}
             }
-        });
-        Ok(described.collect())
+        }
+        asked
+    }
+
+    /// Looks at every object, and puts them on the page with the common prefixes; those that are none are left out.
+    /// `Break`: there is one more than the page has room for.
+    fn show(self, bucket: &Bucket, page: &mut ListPage, room: usize) -> Result<ControlFlow<()>> {
+        let mut entries = entry::describe_all(bucket, &self.asked())?.into_iter();
+        for stretch in self.stretches {
+            let (dir, places) = match &stretch {
+                Stretch::Run(run) => (run.text.as_str(), run.places.clone()),
+                Stretch::One(Found::Object(candidate)) => (candidate.key.as_str(), 0..1),
+                Stretch::One(Found::Group(_)) => ("", 0..0),
+            };
+            for place in places {
+                let Some(seen) = entries.next().flatten() else {
+                    continue;
+                };
+                if page.len() == room {
+                    return Ok(ControlFlow::Break(()));
+                }
+                let name = match &stretch {
+                    Stretch::Run(run) => run.name(place),
+                    Stretch::One(_) => "",
+                };
+                page.add(dir, name, seen);
+            }
+            if let Stretch::One(Found::Group(group)) = stretch {
+                if page.len() == room {
+                    return Ok(ControlFlow::Break(()));
+                }
+                page.common_prefixes.push(group);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 }

@@ -29,16 +29,16 @@ pub(crate) async fn list_object_versions(call: &Call, bucket: &Bucket) -> S3Resu
         if let Some(next) = &page.next {
             listing.write_name(&mut xml, "NextKeyMarker", next);
             // A common prefix has no version.
-            if page.objects.last().is_some_and(|last| last.key == *next) {
+            if page.last_key() == Some(next) {
                 xml.plain("NextVersionIdMarker", "null");
             }
         }
         listing.write_limits(&mut xml, &page);
-        for entry in &page.objects {
+        for entry in page.objects() {
             xml.open("Version");
             xml.plain("VersionId", "null");
             xml.flag("IsLatest", true);
-            listing.write_entry(&mut xml, entry, Some(&owner));
+            listing.write_entry(&mut xml, &entry, Some(&owner));
             xml.close("Version");
         }
         listing.write_common_prefixes(&mut xml, &page);

@@ -30,9 +30,9 @@ pub(crate) async fn list_objects(call: &Call, bucket: &Bucket) -> S3Result<Reply
             listing.write_name(&mut xml, "NextMarker", next);
         }
         listing.write_limits(&mut xml, &page);
-        for entry in &page.objects {
+        for entry in page.objects() {
             xml.open("Contents");
-            listing.write_entry(&mut xml, entry, Some(&owner));
+            listing.write_entry(&mut xml, &entry, Some(&owner));
             xml.close("Contents");
         }
         listing.write_common_prefixes(&mut xml, &page);

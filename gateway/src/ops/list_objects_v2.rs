@@ -54,12 +54,12 @@ pub(crate) async fn list_objects_v2(call: &Call, bucket: &Bucket) -> S3Result<Re
         }
         xml.number(
             "KeyCount",
-            (page.objects.len() + page.common_prefixes.len()) as u64,
+            (page.objects().len() + page.common_prefixes.len()) as u64,
         );
         listing.write_limits(&mut xml, &page);
-        for entry in &page.objects {
+        for entry in page.objects() {
             xml.open("Contents");
-            listing.write_entry(&mut xml, entry, owner.as_deref());
+            listing.write_entry(&mut xml, &entry, owner.as_deref());
             xml.close("Contents");
         }
         listing.write_common_prefixes(&mut xml, &page);

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use rustix::fs::{self, FileType, OFlags};
 
 use super::cache::NameCache;
-use super::entry::{Candidate, Place};
+use super::entry::{Asked, Candidate, Place};
 use super::read::Reader;
-use super::walk::Found;
 use super::{Keys, ListQuery, fan};
 use crate::record::{FileState, Verdict, disk, judge};
 use crate::root::{kind, system};
@@ -102,25 +101,30 @@ impl Inventory {
         let Some(batch) = self.keys.batch(STRETCH)? else {
             return Ok(None);
         };
-        let candidates: Vec<&Candidate> = batch
-            .found
-            .iter()
-            .filter_map(|found| match found {
-                Found::Object(candidate) => Some(candidate),
-                Found::Group(_) => None,
-            })
-            .collect();
-        let seen = fan::map(&self.cache.fan, &candidates, |stretch| {
-            stretch
-                .iter()
-                .map(|candidate| look(&self.bucket, candidate))
-                .collect()
+        let seen = fan::map(&self.cache.fan, &batch.asked(), || {
+            |stretch: &[Asked], seen: &mut Vec<Option<InventoryEntry>>| {
+                for asked in stretch {
+                    seen.push(look_at(&self.bucket, asked)?);
+                }
+                Ok(())
+            }
         })?;
         Ok(Some(seen.into_iter().flatten().collect()))
     }
 }
 
 /// Looks at one entry; `None`: there is no object (any more), or it cannot be read and that was said.
+fn look_at(bucket: &Bucket, asked: &Asked) -> Result<Option<InventoryEntry>> {
+    match asked {
+        Asked::Candidate(candidate) => look(bucket, candidate),
+        Asked::Name(run, place) => {
+            let key = run.key(*place);
+            run.reader
+                .bearable_open(&key, open(bucket, &run.reader, &key))
+        }
+    }
+}
+
 fn look(bucket: &Bucket, candidate: &Candidate) -> Result<Option<InventoryEntry>> {
     let key = &candidate.key;
     let here = match &candidate.place {

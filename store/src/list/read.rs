@@ -83,8 +83,7 @@ impl Reader {
     }
 
     /// The disk name of a key's last component, where it is one name.
-    pub fn entry_name<'a>(&self, key: &'a str) -> Cow<'a, [u8]> {
-        let component = key.rsplit_once('/').map_or(key, |(_, last)| last);
+    pub fn entry_name<'a>(&self, component: &'a str) -> Cow<'a, [u8]> {
         match self.side {
             Side::Native => path::disk_name(component),
             Side::Annex => Cow::Owned(path::annex_body(component)),

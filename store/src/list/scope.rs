@@ -30,6 +30,13 @@ impl Scope {
         Some(&text[..self.prefix.len() + at + self.delimiter.len()])
     }
 
+    /// Is it clear that no file of the directory whose keys begin with `text` rolls up, whatever its name?
+    pub fn shows_files_of(&self, text: &str) -> bool {
+        // Behind the prefix there is then only (a part of) a name, which holds no slash.
+        let is_name = text.len() <= self.prefix.len();
+        self.delimiter.is_empty() || is_name && self.delimiter.contains('/')
+    }
+
     /// Where a page begins that comes after `marker`.
     ///
     /// Semantics: a common prefix is after the marker or it is not, as a whole; a marker inside of a group
@@ -86,6 +93,16 @@ mod tests {
         assert_eq!(scope("", "").group("a/b"), None);
         assert_eq!(scope("", "b/c").group("aab/cd"), Some("aab/c"));
         assert_eq!(scope("x", "/").group("a/b"), None);
+    }
+
+    #[test]
+    fn files_are_shown_where_no_delimiter_can_be_behind_the_prefix() {
+        assert!(scope("", "").shows_files_of("a/b/"));
+        assert!(scope("", "/").shows_files_of(""));
+        assert!(scope("a/b", "/").shows_files_of("a/"));
+        assert!(scope("a/", "x/").shows_files_of("a/"));
+        assert!(!scope("", "x/").shows_files_of("x/"));
+        assert!(!scope("a/", "-").shows_files_of("a/"));
     }
 
     #[test]

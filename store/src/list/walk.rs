@@ -3,6 +3,7 @@
 //! Depth is a stack of frames, not of calls; keys have at most 1024 bytes, so it has at most 512 frames, of
 //! which the innermost few keep their directory open.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rustix::fs::{self, FileType, OFlags};
@@ -33,6 +34,31 @@ impl Found {
             Self::Object(candidate) => &candidate.key,
             Self::Group(group) => group,
         }
+    }
+}
+
+/// Files of one open directory that follow each other, by their names alone: what most pages are made of.
+pub(crate) struct Run {
+    /// The tree that it lies in.
+    pub reader: Arc<Reader>,
+    /// The directory.
+    pub dir: Arc<Dir>,
+    /// What its keys begin with.
+    pub text: String,
+    names: Arc<Names>,
+    /// Which of the names.
+    pub places: Range<usize>,
+}
+
+impl Run {
+    /// The name at one of [`Run::places`].
+    pub fn name(&self, place: usize) -> &str {
+        self.names.get(place).text
+    }
+
+    /// The key of the name at one of [`Run::places`].
+    pub fn key(&self, place: usize) -> String {
+        joined(&self.text, self.name(place))
     }
 }
 
@@ -99,6 +125,48 @@ impl Walk {
     /// Takes what [`Walk::peek`] showed.
     pub fn take(&mut self) -> Option<Found> {
         self.current.take()
+    }
+
+    /// Takes files that come next in one directory, at most `count` and all with keys below `limit`, none of them in
+    /// a common prefix. `None`: [`Walk::peek`] is to find what comes next.
+    pub fn run(&mut self, count: usize, limit: Option<&str>) -> Result<Option<Run>> {
+        let Some(frame) = self.frames.last() else {
+            return Ok(None);
+        };
+        let is_plain = self.reader.side == Side::Native && self.scope.shows_files_of(&frame.text);
+        if self.current.is_some() || frame.own || !is_plain {
+            return Ok(None);
+        }
+        // Every key of this frame begins with its text: below the limit are all, none, or those of some names.
+        let limit = match limit.map(|limit| (limit, limit.strip_prefix(frame.text.as_str()))) {
+            Some((limit, None)) if limit < frame.text.as_str() => return Ok(None),
+            Some((_, rest)) => rest,
+            None => None,
+        };
+        let longest = MAX_KEY.saturating_sub(frame.text.len());
+        let is_next = |place: &usize| {
+            let name = frame.names.get(*place);
+            name.kind == Kind::File
+                && name.text.len() <= longest
+                && limit.is_none_or(|limit| name.text < limit)
+        };
+        let length = (frame.at..frame.end)
+            .take(count)
+            .take_while(is_next)
+            .count();
+        let dir = if length > 0 { self.dir()? } else { None };
+        let (Some(dir), Some(frame)) = (dir, self.frames.last_mut()) else {
+            return Ok(None);
+        };
+        let places = frame.at..frame.at + length;
+        frame.at = places.end;
+        Ok(Some(Run {
+            reader: Arc::clone(&self.reader),
+            dir,
+            text: frame.text.clone(),
+            names: Arc::clone(&frame.names),
+            places,
+        }))
     }
 
     /// Goes on after every key that begins with `group`, reading none of them.

@@ -92,7 +92,7 @@ impl Place {
                 ..ListQuery::default()
             })
             .expect("listed");
-        let entry = page.objects.into_iter().find(|entry| entry.key == key_);
+        let entry = page.objects().find(|entry| entry.key == key_);
         entry.expect("in the list").etag
     }
 
@@ -159,6 +159,25 @@ fn while_it_is_open_for_writing_nothing_is_claimed_and_get_head_and_list_say_so_
         (md5(OLD), md5(OLD)),
         "nobody wrote"
     );
+}
+
+#[test]
+fn a_file_that_pages_know_is_listed_as_open_while_it_is_open_for_writing() {
+    let place = place();
+    place.put("f", OLD);
+    let file = place.writable("f");
+    let state = FileState::look(&file).expect("stat");
+    let known = &place.bucket.store.names.known;
+    let since = Instant::now();
+    while known.get(&state).is_none() {
+        assert_eq!(place.listed("f"), md5(OLD));
+        assert!(since.elapsed() < LONG, "it becomes quiet and known");
+    }
+    let open = place.bucket.writing(&file).expect("counted");
+    assert_eq!(place.listed("f"), place.etag("f"));
+    assert_ne!(place.listed("f"), md5(OLD));
+    open.finish(&file, Some(&key("f"))).expect("finished");
+    assert_eq!(place.listed("f"), md5(OLD));
 }
 
 #[test]

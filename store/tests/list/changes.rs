@@ -29,9 +29,8 @@ fn what_pages_knew_of_a_file_is_forgotten_when_the_file_changes() {
     let listed = || -> BTreeMap<String, String> {
         let page = rig.page(&query("", "", "", 99));
         let tags = page
-            .objects
-            .into_iter()
-            .map(|entry| (entry.key, entry.etag.to_string()));
+            .objects()
+            .map(|entry| (entry.key.to_owned(), entry.etag.to_string()));
         tags.collect()
     };
     let opened = |name: &str| {

@@ -20,7 +20,7 @@ fn max_keys_zero_is_an_empty_page_without_a_successor() {
     let rig = Rig::new();
     rig.file("a");
     let page = rig.page(&query("", "", "", 0));
-    assert!(page.objects.is_empty() && page.next.is_none());
+    assert!(page.objects().len() == 0 && page.next.is_none());
 }
 
 #[test]

@@ -163,11 +163,11 @@ impl Run<'_> {
             ..ListQuery::default()
         };
         let page = self.bucket.list(&query).map_err(failed)?;
-        let listed: Vec<&String> = page.objects.iter().map(|entry| &entry.key).collect();
-        prop_assert_eq!(listed, keys.iter().collect::<Vec<_>>());
+        let listed: Vec<&str> = page.objects().map(|entry| entry.key).collect();
+        prop_assert_eq!(&listed, keys);
         prop_assert!(page.next.is_none() && page.common_prefixes.is_empty());
-        for entry in &page.objects {
-            let body = self.model.get(&entry.key).expect("it was compared");
+        for entry in page.objects() {
+            let body = self.model.get(entry.key).expect("it was compared");
             prop_assert_eq!(entry.size, body.bytes.len() as u64);
             prop_assert_eq!(
                 Some(entry.etag.to_string()),
@@ -199,7 +199,8 @@ impl Run<'_> {
                 max_keys: *page,
             };
             let found = self.bucket.list(&query).map_err(failed)?;
-            let mut texts: Vec<String> = found.objects.into_iter().map(|entry| entry.key).collect();
+            let mut texts: Vec<String> =
+                found.objects().map(|entry| entry.key.to_owned()).collect();
             texts.extend(found.common_prefixes);
             texts.sort();
             prop_assert_eq!(&texts, &expected, "{:?} after {:?}", look, after);
