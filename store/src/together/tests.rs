@@ -178,6 +178,7 @@ fn a_locked_key_holds_up_nobody_else() {
             let (locked, is_locked) = mpsc::channel();
             let (release, released) = mpsc::channel::<()>();
             std::thread::scope(|scope| {
+                let release = release; // gone with a panic, so that the lock is not held for ever
                 scope.spawn(move || {
                     let held = gateway.lock_key(&key("d/b")).expect("locked");
                     locked.send(()).expect("somebody waits for it");
@@ -240,9 +241,12 @@ fn what_is_not_the_common_case_is_deferred_and_then_published() {
 fn what_changed_since_the_first_look_is_deferred_and_not_lost() {
     let room = Room::new(Durability::Strict);
     std::fs::create_dir(room.path("gone")).expect("a folder");
-    let tasks = room.tasks(&["d/same", "d/replaced", "gone/k"]);
+    std::fs::write(room.path("d/closed"), "for all").expect("written");
+    let tasks = room.tasks(&["d/same", "d/replaced", "gone/k", "d/closed"]);
     let members = ready(&tasks);
     std::fs::write(room.path("d/replaced"), "by a person").expect("written");
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(room.path("d/closed"), mode).expect("its mode");
     let mode = std::fs::Permissions::from_mode(0o640);
     std::fs::set_permissions(room.path("d/replaced"), mode).expect("its mode");
     std::fs::remove_dir(room.path("gone")).expect("removed");
@@ -258,11 +262,13 @@ fn what_changed_since_the_first_look_is_deferred_and_not_lost() {
     assert_eq!(named, [0]);
     assert_eq!(room.read("d/replaced").as_deref(), Some("by a person"));
     publish_deferred(all);
-    for key in ["d/same", "d/replaced", "gone/k"] {
+    for key in ["d/same", "d/replaced", "gone/k", "d/closed"] {
         assert_eq!(room.read(key).as_deref(), Some(key));
     }
-    let replaced = room.path("d/replaced").metadata().expect("there");
-    assert_eq!(replaced.permissions().mode() & 0o777, 0o640);
+    for (key, mode) in [("d/replaced", 0o640), ("d/closed", 0o600)] {
+        let now = room.path(key).metadata().expect("there");
+        assert_eq!(now.permissions().mode() & 0o777, mode, "{key}");
+    }
 }
 
 #[test]
