@@ -384,7 +384,8 @@ impl Store {
         if access == Access::Cached && self.roots.iter().any(|root| root.facts.remote) {
             return Err(StoreError::WouldBlock);
         }
-        if !hidden && let Some(Held { tree, shared, .. }) = self.still_held(name) {
+        if !hidden && let Some(held) = self.still_held(name) {
+            let (tree, shared) = (held.tree.clone(), Arc::clone(&held.shared));
             return Ok(self.bucket_of(name, tree, shared));
         }
         let mut found = None;
@@ -453,7 +454,7 @@ impl Store {
                 path: Arc::new(path),
                 root: at,
             };
-            self.buckets.hold(name.as_str(), held);
+            self.buckets.hold(name.as_str(), Arc::new(held));
         }
         Ok(self.bucket_of(name, tree, shared))
     }
@@ -505,7 +506,7 @@ impl Store {
     /// The bucket's directory that is held open, if it is still what the root's own path and the name lead to, on
     /// the root's own mount: where the root is gone or another, they lead nowhere or elsewhere. The kernel has all of
     /// them at hand, so that asking does not wait for the disk.
-    fn still_held(&self, name: &BucketName) -> Option<Held> {
+    fn still_held(&self, name: &BucketName) -> Option<Arc<Held>> {
         let held = self.buckets.held(name.as_str())?;
         let asking = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
         let wanted = StatxFlags::INO | StatxFlags::MNT_ID;

@@ -19,8 +19,8 @@ use crate::object::{Claim, Watched};
 use crate::open::Found;
 use crate::record::memory::Recall;
 use crate::record::{self, FileState, Xattrs};
-use crate::root::{Tree, kind};
-use crate::shared::{BucketShared, Held};
+use crate::root::kind;
+use crate::shared::Held;
 use crate::{Access, Bucket, BucketName, ObjectInfo, ObjectKey, Store, path};
 
 /// How many portraits are kept at most: some 16 MiB.
@@ -66,8 +66,8 @@ pub struct AtOnce<'a> {
     /// Its bytes, as far as [`AtOnce::portrait`] then knows them.
     pub file: File,
     store: &'a Store,
-    tree: Tree,
-    shared: Arc<BucketShared>,
+    /// The bucket's directory.
+    held: Arc<Held>,
     key: &'a ObjectKey,
     /// What it showed when it was looked at last.
     stat: Option<Stat>,
@@ -85,23 +85,21 @@ impl Store {
     ) -> Option<AtOnce<'a>> {
         let openings = self.changes.openings();
         let held = match self.mapped.get(bucket) {
-            Some(mapped) => Some(self.hold_mapped(bucket, mapped)),
+            Some(mapped) => Some(Arc::new(self.hold_mapped(bucket, mapped))),
             // A root before may have a bucket of this name by now.
             None => self
                 .buckets
                 .held(bucket.as_str())
                 .filter(|held| held.root == 0),
         };
-        let Held {
-            tree, shared, path, ..
-        } = held?;
-        if shared.facts.remote || self.hide.hides(bucket.as_str().as_bytes()) {
+        let held = held?;
+        if held.shared.facts.remote || self.hide.hides(bucket.as_str().as_bytes()) {
             return None;
         }
-        tree.check_hidden(key).ok()?;
+        held.tree.check_hidden(key).ok()?;
         let native = path::native(key).filter(|native| !native.trailing_slash)?;
         let mut whole = [0; MAX_PATH];
-        let (bucket, native) = (path.to_bytes(), native.as_bytes());
+        let (bucket, native) = (held.path.to_bytes(), native.as_bytes());
         let end = bucket.len() + 1 + native.len();
         whole.get_mut(..bucket.len())?.copy_from_slice(bucket);
         *whole.get_mut(bucket.len())? = b'/';
@@ -121,8 +119,7 @@ impl Store {
         Some(AtOnce {
             file: File::from(file),
             store: self,
-            tree,
-            shared,
+            held,
             key,
             stat: None,
             openings,
@@ -153,10 +150,10 @@ impl AtOnce<'_> {
     pub fn portrait(&mut self) -> Option<Arc<Portrait>> {
         let stat = *self.stat.insert(fs::fstat(&self.file).ok()?);
         let state = FileState::of(&stat);
-        if stat.st_dev != self.shared.id.0 || state.is_in_whole_seconds() {
+        if stat.st_dev != self.held.shared.id.0 || state.is_in_whole_seconds() {
             return None;
         }
-        let portrait = self.store.portrait(self.shared.id, self.key, &state)?;
+        let portrait = self.store.portrait(self.held.shared.id, self.key, &state)?;
         (self.store.changes.openings() == self.openings).then_some(portrait)
     }
 
@@ -169,7 +166,7 @@ impl AtOnce<'_> {
         let Portrait { info, state, .. } = portrait;
         let inode = state.inode();
         Some(Watched {
-            claim: Claim::beneath(&self.tree, self.store, inode, info, self.openings),
+            claim: Claim::beneath(&self.held.tree, self.store, inode, info, self.openings),
             file: Arc::new(self.file),
             stamp: (info.size, info.modified),
         })
@@ -194,7 +191,7 @@ impl Bucket {
         let stat = opened.stat?;
         let is_file = kind(&stat) == FileType::RegularFile;
         // Its bucket may be another by now.
-        (is_file && self.shared.id == opened.shared.id)
+        (is_file && self.shared.id == opened.held.shared.id)
             .then(|| self.ready(opened.key, opened.file, &stat, opened.openings))?
     }
 

@@ -45,11 +45,10 @@ pub(crate) struct Buckets {
     /// Names that once were a filesystem of their own, so that a bare mount point is not taken for them.
     mounted: Mutex<HashMap<String, u64>>,
     /// Directories of buckets on the root's own filesystem, held open. What is held keeps its inode's number.
-    held: Mutex<HashMap<String, Held, RandomState>>,
+    held: Mutex<HashMap<String, Arc<Held>, RandomState>>,
 }
 
 /// A bucket's directory, as it was resolved last.
-#[derive(Clone)]
 pub(crate) struct Held {
     pub tree: Tree,
     pub shared: Arc<BucketShared>,
@@ -101,12 +100,12 @@ impl Buckets {
     }
 
     /// The directory that had this name last.
-    pub fn held(&self, name: &str) -> Option<Held> {
+    pub fn held(&self, name: &str) -> Option<Arc<Held>> {
         self.held.lock().get(name).cloned()
     }
 
     /// Holds a directory of the root's own filesystem: one of another would keep its disk from being unmounted.
-    pub fn hold(&self, name: &str, held: Held) {
+    pub fn hold(&self, name: &str, held: Arc<Held>) {
         let mounted = self.mounted.lock();
         if mounted.contains_key(name) {
             return; // its disk came since it was resolved

@@ -19,7 +19,8 @@ pub(super) fn verify(
     let fields = Fields::parse(rest)?;
     let scope = Scope::parse(fields.credential).map_err(malformed)?;
     let signed_at = signed_at(head)?;
-    if !signed_at.basic().as_str().starts_with(scope.date) {
+    let timestamp = signed_at.basic();
+    if !timestamp.as_str().starts_with(scope.date) {
         return Err(malformed(
             "the Credential's date is not that of the request",
         ));
@@ -32,7 +33,7 @@ pub(super) fn verify(
         content.map_err(|_| S3Error::invalid_request("x-amz-content-sha256 is not ASCII"))?;
     let claim = Claim {
         scope,
-        signed_at,
+        timestamp,
         signed_headers: fields.signed_headers,
         signature: fields.signature,
         content,

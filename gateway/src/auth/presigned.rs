@@ -79,7 +79,7 @@ pub(super) fn verify(
     within_its_time(signed_at, lifetime(&expires)?, &expires, now)?;
     let claim = Claim {
         scope,
-        signed_at,
+        timestamp: signed_at.basic(),
         signed_headers: &signed_headers,
         signature: &signature,
         content: &content(head, query, &signed_headers),

@@ -32,8 +32,16 @@ pub(crate) struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// Splits from the right, for access keys may hold a slash. `Err` says in words what is wrong.
     pub(crate) fn parse(credential: &'a str) -> Result<Self, &'static str> {
-        let mut parts = credential.rsplitn(5, '/');
-        let (terminator, service) = (parts.next(), parts.next());
+        // What almost every one ends with, without a search.
+        let (rest, usual) = match credential.strip_suffix("/s3/aws4_request") {
+            Some(rest) => (rest, true),
+            None => (credential, false),
+        };
+        let mut parts = rest.rsplitn(if usual { 3 } else { 5 }, '/');
+        let (terminator, service) = match usual {
+            true => (Some("aws4_request"), Some("s3")),
+            false => (parts.next(), parts.next()),
+        };
         let (Some(region), Some(date), Some(access_key)) =
             (parts.next(), parts.next(), parts.next())
         else {
@@ -67,7 +75,8 @@ impl<'a> Scope<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim<'a> {
     pub(crate) scope: Scope<'a>,
-    pub(crate) signed_at: SignedAt,
+    /// When it was signed.
+    pub(crate) timestamp: Basic,
     /// Header names as the client listed them, lower-case.
     pub(crate) signed_headers: &'a str,
     /// As given, in hex.
@@ -89,7 +98,7 @@ impl Claim<'_> {
         let (key, is_new) = table
             .signing_key(&self.scope)
             .ok_or_else(|| unknown_key(access_key))?;
-        let timestamp = self.signed_at.basic();
+        let timestamp = self.timestamp;
         let given = hex32(self.signature.as_bytes());
         let mut first = None;
         for reading in Reading::all(head) {

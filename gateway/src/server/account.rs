@@ -180,8 +180,9 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         self.taken();
-        self.pulse.request_ended();
-        let took = self.started.elapsed();
+        let now = Instant::now();
+        self.pulse.request_ended(now);
+        let took = now.duration_since(self.started);
         self.pulse.meter().ended(&Ended {
             operation: self.noted.operation,
             status: self.status.as_u16(),

@@ -20,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use http::header::{DATE, SERVER};
 use http::{HeaderMap, Method, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 use twintree_store::Timestamp;
 
@@ -173,6 +173,37 @@ impl ExpressWay {
         self.finishing = true;
     }
 
+    /// Takes what has come into `room`, and begins to answer it; where it cannot, says where the connection goes on.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<io::Result<Option<Left>>> {
+        let Some(socket) = &self.socket else {
+            return Poll::Ready(Ok(Some(Left::Closed)));
+        };
+        let taken = ready!(socket.poll_take(cx, room))?;
+        let read = &room[..taken];
+        if read.is_empty() {
+            self.finishing = true;
+            return Poll::Ready(Ok(None));
+        }
+        let is_put = read.starts_with(b"PUT /");
+        if !is_put {
+            self.sending = self.answer(read);
+        }
+        if self.sending.is_some() {
+            return Poll::Ready(Ok(None));
+        }
+        // Only what is not answered by now is waited for.
+        self.front.pulse.received();
+        if is_put {
+            self.receiving = self.begin_put(read);
+        }
+        let goes_on = self.receiving.is_some();
+        Poll::Ready(Ok((!goes_on).then(|| self.leave(BytesMut::from(read)))))
+    }
+
     /// Answers what was read, if it is one head that can be.
     fn answer(&self, bytes: &[u8]) -> Option<Sending> {
         let limits = &self.front.options.limits;
@@ -254,7 +285,7 @@ impl Future for ExpressWay {
                 if !rest.is_empty() {
                     let sent = match &sending.file {
                         Some(_) => ready!(socket.poll_send_more(cx, rest))?,
-                        None => ready!(Pin::new(&mut *socket).poll_write(cx, rest))?,
+                        None => ready!(socket.poll_send(cx, rest))?,
                     };
                     if sent == 0 {
                         return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -297,21 +328,12 @@ impl Future for ExpressWay {
                 ready!(Pin::new(&mut *socket).poll_shutdown(cx))?;
                 return Poll::Ready(Ok(Left::Closed));
             }
-            let mut scratch = [const { MaybeUninit::uninit() }; AT_ONCE];
-            let mut read = ReadBuf::uninit(&mut scratch);
-            ready!(Pin::new(&mut *socket).poll_read(cx, &mut read))?;
-            if read.filled().is_empty() {
-                me.finishing = true;
-                continue;
-            }
-            let bytes = read.filled();
-            if bytes.starts_with(b"PUT /") {
-                me.receiving = me.begin_put(bytes);
-            } else {
-                me.sending = me.answer(bytes);
-            }
-            if me.sending.is_none() && me.receiving.is_none() {
-                return Poll::Ready(Ok(me.leave(BytesMut::from(bytes))));
+            let next = READ.with_borrow_mut(|room| {
+                room.resize(AT_ONCE, 0);
+                me.poll_head(cx, room)
+            });
+            if let Some(left) = ready!(next)? {
+                return Poll::Ready(Ok(left));
             }
         }
     }
@@ -356,14 +378,19 @@ fn with_parsed<T>(
         return None;
     }
     let mut fields = [("", ""); MAX_FIELDS];
+    let mut seen = 0;
     for (count, header) in request.headers.iter().enumerate() {
-        let name = known(header.name).or_else(|| of_a_put(header.name).filter(|_| has_body))?;
+        let (kind, name) =
+            known(header.name).or_else(|| of_a_put(header.name).filter(|_| has_body))?;
         let value = std::str::from_utf8(header.value).ok()?;
         // Without a branch, so that it is done for many bytes at a time.
         let is_plain = value
             .bytes()
             .fold(true, |plain, byte| plain & (b' '..=b'~').contains(&byte));
-        let is_second = fields[..count].iter().any(|(other, _)| *other == name);
+        let is_second = match kind {
+            USERS => fields[..count].iter().any(|(other, _)| *other == name),
+            _ => seen & kind != 0,
+        };
         let is_odd = match name {
             "connection" => !value.eq_ignore_ascii_case("keep-alive"),
             "expect" => !value.eq_ignore_ascii_case("100-continue"),
@@ -372,11 +399,14 @@ fn with_parsed<T>(
         if !is_plain || is_second || is_odd {
             return None;
         }
+        seen |= kind;
         fields[count] = (name, value);
+    }
+    if seen & HOST == 0 {
+        return None;
     }
     let fields = &fields[..request.headers.len()];
     let value_of = |name| fields.iter().find(|(other, _)| *other == name);
-    value_of("host")?;
     let body = match has_body {
         true => length(value_of("content-length")?.1)?,
         false => 0,
@@ -402,36 +432,41 @@ fn length(digits: &str) -> Option<u64> {
     (length <= MAX_BODY).then_some(length)
 }
 
-/// The fields that may be there: they say who asks and how, and change nothing about the answer but as the service
-/// reads them.
-fn known(name: &str) -> Option<&'static str> {
+/// The fields that may be there, each with a bit of its own: they say who asks and how, and change nothing about the
+/// answer but as the service reads them.
+fn known(name: &str) -> Option<(u64, &'static str)> {
     let mut lower = [0; 32];
     let lower = lower.get_mut(..name.len())?;
     lower.copy_from_slice(name.as_bytes());
     lower.make_ascii_lowercase();
     Some(match &*lower {
-        b"accept" => "accept",
-        b"accept-encoding" => "accept-encoding",
-        b"accept-language" => "accept-language",
-        b"amz-sdk-invocation-id" => "amz-sdk-invocation-id",
-        b"amz-sdk-request" => "amz-sdk-request",
-        b"authorization" => "authorization",
-        b"cache-control" => "cache-control",
-        b"connection" => "connection",
-        b"host" => "host",
-        b"pragma" => "pragma",
-        b"user-agent" => "user-agent",
-        b"x-amz-checksum-mode" => "x-amz-checksum-mode",
-        b"x-amz-content-sha256" => "x-amz-content-sha256",
-        b"x-amz-date" => "x-amz-date",
-        b"x-amz-user-agent" => "x-amz-user-agent",
+        b"accept" => (1 << 0, "accept"),
+        b"accept-encoding" => (1 << 1, "accept-encoding"),
+        b"accept-language" => (1 << 2, "accept-language"),
+        b"amz-sdk-invocation-id" => (1 << 3, "amz-sdk-invocation-id"),
+        b"amz-sdk-request" => (1 << 4, "amz-sdk-request"),
+        b"authorization" => (1 << 5, "authorization"),
+        b"cache-control" => (1 << 6, "cache-control"),
+        b"connection" => (1 << 7, "connection"),
+        b"host" => (HOST, "host"),
+        b"pragma" => (1 << 9, "pragma"),
+        b"user-agent" => (1 << 10, "user-agent"),
+        b"x-amz-checksum-mode" => (1 << 11, "x-amz-checksum-mode"),
+        b"x-amz-content-sha256" => (1 << 12, "x-amz-content-sha256"),
+        b"x-amz-date" => (1 << 13, "x-amz-date"),
+        b"x-amz-user-agent" => (1 << 14, "x-amz-user-agent"),
         _ => return None,
     })
 }
 
+/// How many bits these take; the bit of `host`; and what all user metadata has.
+const KNOWN: usize = 15;
+const HOST: u64 = 1 << 8;
+const USERS: u64 = 0;
+
 /// The fields that a PUT may have beside these: they say what it stores. User metadata has names of its own, which are
 /// taken as they stand where they are in lower case.
-fn of_a_put(name: &str) -> Option<&str> {
+fn of_a_put(name: &str) -> Option<(u64, &str)> {
     const NAMES: [&str; 18] = [
         "content-length",
         "content-type",
@@ -452,14 +487,31 @@ fn of_a_put(name: &str) -> Option<&str> {
         "expires",
         "x-amz-website-redirect-location",
     ];
-    let named = NAMES.iter().find(|known| known.eq_ignore_ascii_case(name));
+    let mut names = NAMES.iter();
+    if let Some(at) = names.position(|known| known.eq_ignore_ascii_case(name)) {
+        return Some((1 << (KNOWN + at), NAMES[at]));
+    }
     let is_user_meta = name.starts_with(USER_META) && !name.bytes().any(|b| b.is_ascii_uppercase());
-    named.copied().or(is_user_meta.then_some(name))
+    is_user_meta.then_some((USERS, name))
 }
 
 /// What a path is made of (RFC 3986, 3.3): no query begins, and no library reads it in another way.
 fn is_of_a_path(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte)
+    const OF_A_PATH: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < table.len() {
+            table[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let (others, mut at) = (b"/-._~%!$&'()*+,;=:@", 0);
+        while at < others.len() {
+            table[others[at] as usize] = true;
+            at += 1;
+        }
+        table
+    };
+    OF_A_PATH[usize::from(byte)]
 }
 
 /// Writes what every answer begins with.
@@ -470,15 +522,20 @@ fn begin(out: &mut Vec<u8>, status: StatusCode, id: RequestId, now: Timestamp) {
         let reason = status.canonical_reason().unwrap_or_default();
         out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
     }
-    push_field(out, REQUEST_ID.as_str(), id.as_str().as_bytes());
-    push_field(out, HOST_ID.as_str(), host_id().as_bytes());
-    push_field(out, SERVER.as_str(), b"twintree");
-    LAST_DATE.with_borrow_mut(|(second, date)| {
-        if *second != now.seconds() || date.is_empty() {
-            (*second, *date) = (now.seconds(), http_date(now.seconds()));
+    let at = out.len() + REQUEST_ID.as_str().len() + ": ".len();
+    BEGINNING.with_borrow_mut(|(second, fields)| {
+        if *second != now.seconds() || fields.is_empty() {
+            *second = now.seconds();
+            fields.clear();
+            push_field(fields, REQUEST_ID.as_str(), id.as_str().as_bytes());
+            push_field(fields, HOST_ID.as_str(), host_id().as_bytes());
+            push_field(fields, SERVER.as_str(), b"twintree");
+            push_field(fields, DATE.as_str(), http_date(*second).as_bytes());
         }
-        push_field(out, DATE.as_str(), date.as_bytes());
+        out.extend_from_slice(fields);
     });
+    let id = id.as_str().as_bytes();
+    out[at..at + id.len()].copy_from_slice(id);
 }
 
 /// Writes one field of a head.
@@ -491,8 +548,10 @@ pub(crate) fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    /// The second of the last answer, and how it is written.
-    static LAST_DATE: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
+    /// What was read last.
+    static READ: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The second of the last answer, and the fields that it began with: in the same second only the id is another.
+    static BEGINNING: RefCell<(i64, Vec<u8>)> = const { RefCell::new((0, Vec::new())) };
 }
 
 fn take_buffer() -> Vec<u8> {

@@ -73,7 +73,11 @@ impl Pulse {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis())
+        self.at(Instant::now())
+    }
+
+    fn at(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.duration_since(self.born).as_millis())
             .expect("no connection lives 500 million years")
             + 1
     }
@@ -108,9 +112,9 @@ impl Pulse {
         self.within_head.store(false, Relaxed);
     }
 
-    /// Notes that a response was handed over whole, or given up.
-    pub(crate) fn request_ended(&self) {
-        self.idle_since.store(self.now(), Relaxed);
+    /// Notes that a response was handed over whole, or given up, just `now`.
+    pub(crate) fn request_ended(&self, now: Instant) {
+        self.idle_since.store(self.at(now), Relaxed);
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
@@ -237,7 +241,7 @@ mod tests {
 
         pulse.request_started();
         assert!(pulse.next_look(&limits()).is_some());
-        pulse.request_ended();
+        pulse.request_ended(Instant::now());
         tokio::time::advance(Duration::from_secs(59)).await;
         assert!(pulse.next_look(&limits()).is_some());
         tokio::time::advance(Duration::from_secs(2)).await;
@@ -284,7 +288,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(2)).await;
         assert!(pulse.next_look(&limits()).is_none());
         pulse.offer_ended(2 * PATIENCE_STEP);
-        pulse.request_ended();
+        pulse.request_ended(Instant::now());
         assert!(pulse.next_look(&limits()).is_some());
         tokio::time::advance(Duration::from_secs(6)).await;
         assert!(pulse.next_look(&limits()).is_none());

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
@@ -139,6 +139,51 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         self.poll_try_write(cx, |socket| Ok(rustix::net::send(socket, bytes, flags)?))
+    }
+
+    /// Sends bytes once the kernel takes some.
+    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        self.poll_try_write(cx, |socket| Ok(rustix::net::send(socket, bytes, flags)?))
+    }
+
+    /// Takes what has come, once something has, and says how many bytes; 0: the peer sends no more. The pulse learns of
+    /// them from the caller.
+    pub(crate) fn poll_take(
+        &self,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        // Every turn returns, or clears the readiness and so returns in the next.
+        loop {
+            let (mut taken, size) = (0, room.len());
+            let mut call = |socket: BorrowedFd<'_>| {
+                (taken, _) = rustix::net::recv(socket, &mut *room, RecvFlags::DONTWAIT)?;
+                match taken {
+                    // There was no more: were it still ready, the next look would ask the kernel in vain.
+                    1.. if taken < size => Err(io::ErrorKind::WouldBlock.into()),
+                    _ => Ok(()),
+                }
+            };
+            let tried = match &self.stream {
+                Stream::Tcp(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || call(stream.as_fd()))
+                }
+                Stream::Unix(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || call(stream.as_fd()))
+                }
+            };
+            match tried {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken == 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                _ => return Poll::Ready(Ok(taken)),
+            }
+        }
     }
 
     fn note_write(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {

@@ -1,4 +1,6 @@
 use super::*;
+use crate::server::ServerOptions;
+use crate::server::pulse::Pulse;
 
 type Parsed = (Method, String, Vec<(String, String)>);
 
@@ -227,5 +229,66 @@ proptest::proptest! {
                 .collect();
             proptest::prop_assert_eq!(read, fields);
         }
+    }
+}
+
+#[test]
+fn answers_of_one_second_differ_in_their_id_alone_and_the_next_has_its_own_date() {
+    let begun = |id, second| {
+        let mut out = b"before".to_vec();
+        begin(
+            &mut out,
+            StatusCode::OK,
+            id,
+            Timestamp::from_parts(second, 0),
+        );
+        String::from_utf8(out).expect("it is ASCII")
+    };
+    let (one, other) = (RequestId::next(), RequestId::next());
+    let first = begun(one, 784_111_777);
+    let expected = format!(
+        "beforeHTTP/1.1 200 OK\r\nx-amz-request-id: {}\r\nx-amz-id-2: {}\r\nserver: twintree\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
+        one.as_str(),
+        host_id()
+    );
+    assert_eq!(first, expected);
+    let second = begun(other, 784_111_777);
+    assert_eq!(second, expected.replace(one.as_str(), other.as_str()));
+    let later = begun(other, 784_111_778);
+    assert_eq!(later, second.replace(":37 GMT", ":38 GMT"));
+}
+
+#[tokio::test]
+async fn what_has_come_is_taken_at_once_and_then_nothing_is_ready() {
+    let (here, there) = tokio::net::UnixStream::pair().expect("a pair of sockets");
+    let pulse = Arc::new(Pulse::new(&ServerOptions::default()));
+    let socket = Socket::unix(here, pulse);
+    let take = |size: usize| {
+        let socket = &socket;
+        std::future::poll_fn(move |cx| {
+            let mut room = vec![0; size];
+            let taken = ready!(socket.poll_take(cx, &mut room));
+            Poll::Ready(taken.map(|taken| room[..taken].to_vec()))
+        })
+    };
+    let at_once = |size| now(take(size));
+    there.writable().await.expect("it can be written");
+    assert!(at_once(4).is_none(), "nothing has come");
+    assert_eq!(there.try_write(b"abcdef").expect("there is room"), 6);
+    assert_eq!(take(4).await.expect("bytes"), b"abcd");
+    assert_eq!(take(4).await.expect("bytes"), b"ef");
+    assert!(at_once(4).is_none(), "all of it was taken");
+    assert_eq!(there.try_write(b"g").expect("there is room"), 1);
+    drop(there);
+    assert_eq!(take(4).await.expect("bytes"), b"g");
+    assert_eq!(take(4).await.expect("the end"), b"");
+}
+
+/// What a future says when it is asked once.
+fn now<F: Future>(future: F) -> Option<F::Output> {
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut cx) {
+        Poll::Ready(said) => Some(said),
+        Poll::Pending => None,
     }
 }
