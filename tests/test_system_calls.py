@@ -6,7 +6,7 @@ import time
 import pytest
 from lib import s3, server, tables, trace, wire
 
-ALLOWED = {"GET": 6, "HEAD": 5, "PUT": 20}
+ALLOWED = {"GET": 6, "HEAD": 5, "PUT": 15}
 """From reading the request to sending the answer, waiting for it aside: what README and bench/RESULTS.md promise."""
 QUIET = 0.2
 """Seconds after which every clock has ticked, so that what is known of a file may be kept."""
