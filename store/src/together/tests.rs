@@ -334,7 +334,12 @@ fn a_batch_shares_one_sync_of_its_files_and_one_of_its_folder() {
         (calls(after) - calls(before), after.served - before.served)
     };
     assert_eq!(both(|tallies| tallies.file), (0, 0));
-    assert_eq!(both(|tallies| tallies.filesystem), (1, 32));
+    // Where folders have no birth the way to one is never known to be on disk: one sync more.
+    let of_filesystem = both(|tallies| tallies.filesystem);
+    assert!(
+        [(1, 32), (2, 33)].contains(&of_filesystem),
+        "{of_filesystem:?}"
+    );
     assert_eq!(both(|tallies| tallies.directory), (1, 32));
 }
 
