@@ -16,8 +16,9 @@ const THREADS: usize = 2;
 const MOST_THREADS: usize = 64;
 /// How many works are taken at once.
 const MOST_WORKS: usize = 64;
-/// A disk that needs longer than this for one work takes its time.
-const SLOW: Duration = Duration::from_millis(5);
+/// A disk that needs longer than this for one work takes its time: longer than one sync, which more threads would only
+/// share among fewer works.
+const SLOW: Duration = Duration::from_millis(25);
 
 /// Works that wait, by the disk that they are for.
 pub(crate) struct Together<W> {
@@ -104,7 +105,7 @@ impl<W> Stands<W> {
         let is_slow = time > SLOW * u32::try_from(count).unwrap_or(u32::MAX);
         self.allowed = match is_slow {
             true => (self.allowed * 2).min(MOST_THREADS),
-            false => (self.allowed - 1).max(THREADS),
+            false => (self.allowed / 2).max(THREADS),
         };
     }
 }
