@@ -148,6 +148,18 @@ class Answer:
         return f"<{self.status} {self.headers} {self.body[:600]!r}>"
 
 
+OWN = {"date", "x-amz-request-id", "x-amz-id-2"}
+"""Header fields that no two answers share."""
+
+
+def said(answer):
+    """What two daemons on one tree must agree on."""
+    body = answer.body
+    for name in ("x-amz-request-id", "x-amz-id-2"):
+        body = body.replace(answer.headers[name].encode(), b"")
+    return answer.status, {name: value for name, value in answer.headers.items() if name not in OWN}, body
+
+
 class Connection:
     """One connection to the daemon."""
 
