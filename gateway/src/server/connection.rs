@@ -32,7 +32,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How long a client that has connected, or has sent a part of a head, may take for the rest of it when the server leaves:
 /// its request is on its way, and closing would lose it.
-const LAST_HEAD: Duration = Duration::from_secs(1);
+pub(crate) const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// What a connection is served with.
 #[derive(Clone)]

@@ -1,8 +1,12 @@
 //! Connections between the express way and hyper.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::reply::Noted;
+use crate::server::connection::LAST_HEAD;
 use crate::server::{Answering, Express, ExpressHead, Expressed, Intent, Service};
 
 use super::*;
@@ -74,6 +78,12 @@ fn performing(perform: fn(Bytes, Answering), router: axum::Router) -> Service {
     }
 }
 
+/// What a fault would make us wait for in vain.
+async fn soon<F: Future>(future: F) -> F::Output {
+    let within = tokio::time::timeout(Duration::from_secs(20), future);
+    within.await.expect("it comes soon")
+}
+
 const PUT: &str = "PUT /b/k HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\n";
 
 #[tokio::test]
@@ -83,7 +93,7 @@ async fn a_put_that_nobody_answers_fails() {
     let mut stream = server.connect().await;
     for _ in 0..2 {
         send(&mut stream, &format!("{PUT}hello")).await;
-        let got = read_reply(&mut stream).await.expect("a whole reply");
+        let got = soon(read_reply(&mut stream)).await.expect("a whole reply");
         assert_eq!(got.status, 500);
         let text = String::from_utf8_lossy(&got.body).into_owned();
         assert!(
@@ -114,10 +124,10 @@ async fn an_answer_of_a_put_that_is_read_late_arrives_whole() {
     for (body, next) in [(b"first", "other"), (b"other", "")] {
         if !next.is_empty() {
             // Its answer has begun: more of it than the sockets hold, and nobody has read any.
-            stream.peek(&mut [0]).await.expect("an answer");
+            soon(stream.peek(&mut [0])).await.expect("an answer");
             send(&mut stream, &format!("{PUT}{next}")).await;
         }
-        let got = read_reply(&mut stream).await.expect("a whole reply");
+        let got = soon(read_reply(&mut stream)).await.expect("a whole reply");
         assert_eq!((got.status, got.body.len()), (200, LONG));
         assert!(got.body.ends_with(body));
     }
@@ -143,8 +153,41 @@ async fn a_body_that_lags_has_its_time_with_hyper() {
     let mut stream = server.connect().await;
     send(&mut stream, &format!("{PUT}hel")).await;
     let mut is_called = is_called;
-    is_called.recv().await.expect("hyper has it");
+    soon(is_called.recv()).await.expect("hyper has it");
     send(&mut stream, "lo").await;
-    let got = read_reply(&mut stream).await.expect("a whole reply");
+    let got = soon(read_reply(&mut stream)).await.expect("a whole reply");
     assert_eq!((got.status, &got.body[..]), (200, &b"hello"[..]));
+}
+
+#[tokio::test]
+async fn a_server_that_leaves_waits_for_a_put_and_for_no_longer() {
+    static CALLED: Semaphore = Semaphore::const_new(0);
+    static GO: OnceLock<()> = OnceLock::new();
+    let perform = |_: Bytes, answering: Answering| {
+        CALLED.add_permits(1);
+        GO.wait();
+        answering.answer(Noted::default(), Ok(Response::new(Bytes::new())));
+    };
+    let service = performing(perform, after_a_while());
+    let long = Duration::from_secs(60);
+    let limits = Limits {
+        header_timeout: long,
+        body_idle: long,
+        keep_alive_idle: long,
+        drain: long,
+        ..Limits::default()
+    };
+    let mut server = start(limits, loopback(), service);
+    let mut stream = server.connect().await;
+    send(&mut stream, &format!("{PUT}hello")).await;
+    let called = soon(CALLED.acquire()).await;
+    called.expect("it is open").forget();
+    server.stop();
+    // Longer than a head would be waited for: from then on only the answer wakes the connection.
+    tokio::time::sleep(LAST_HEAD + Duration::from_millis(200)).await;
+    GO.set(()).expect("once");
+    let got = soon(read_reply(&mut stream)).await.expect("a whole reply");
+    assert_eq!(got.status, 200);
+    assert_eq!(soon(server.drained()).await, Drained::Clean);
+    drop(stream);
 }
