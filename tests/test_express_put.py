@@ -77,6 +77,21 @@ def test_both_ways_store_and_answer_alike(place, headers, payload):
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize("body", [b"", BODY], ids=len)
+def test_who_says_expect_gets_what_the_whole_way_gives(place, body):
+    """Also that the connection ends behind an empty one: botocore takes an answer without `100 Continue` for the next one's as well."""
+    seen = []
+    for name in ("on", "off"):
+        with wire.Connection(place[name]) as connection:
+            connection.socket.sendall(head(connection, "expects", len(body), expect="100-continue"))
+            if body:
+                assert [connection.file.readline(), connection.file.readline()] == [b"HTTP/1.1 100 Continue\r\n", b"\r\n"]
+                connection.socket.sendall(body)
+            seen.append(wire.said(connection.answer("PUT")))
+            assert ("connection" in seen[-1][1]) == (not body)
+    assert seen[0] == seen[1]
+
+
 KEYS = ["plain", "new/folders/and", "folder/", "folder", "a%20file", "a%20file/under", "a%20file/", "an/annex//key", "none/", "%FF", "%00", "%zz",
         "../data/x", "./x", ".twintree/x", "x" * 255, "x" * 256, "%C3%A9", "a%2Fb"]
 

@@ -71,6 +71,7 @@ fn a_plain_put_is_read_with_what_it_says_of_its_object() {
         "Content-Length: 3\r\nContent-Length: 3\r\n",
         "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
         "Content-Length: 3\r\nExpect: a miracle\r\n",
+        "Content-Length: 0\r\nExpect: 100-continue\r\n",
         "Content-Length: 3\r\nIf-None-Match: *\r\n",
         "Content-Length: 3\r\nx-amz-copy-source: /b/j\r\n",
         "Content-Length: 3\r\nx-amz-decoded-content-length: 3\r\n",
